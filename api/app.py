@@ -1,0 +1,128 @@
+"""The app: one ASGI application, which sends each request to the contract whose path it is.
+
+In charge of the table of paths and of the life of the shared resources. What happens at the door of every
+contract is in `api.door`; what a contract answers is its own business.
+"""
+
+import asyncio
+
+import httpx
+import msgspec
+
+from api import logs
+from api.door import App, Receive, Scope, Send, answer, answer_preflight, begin, is_preflight
+from api.errors import UnavailableError
+from api.gateway import Gateway
+from api.metrics import CONTENT_TYPE
+from api.services import Services
+from api.settings import Settings
+from functions import integration_tickets
+
+FUNCTIONS = "/functions/v1"
+_READY_SECONDS = 1.0
+CONTRACTS = {
+    "integration-tickets": integration_tickets.create_app,
+}
+"""Every contract, by the name in its path. Adding one is a line here."""
+
+
+def create_app(settings: Settings | None = None) -> App:
+    """Make the application. Nothing is opened before its lifespan starts."""
+    services = Services(settings or Settings.load())
+    mounts: dict[str, App] = {"/rest/v1": Gateway(services)}
+    for name, create in CONTRACTS.items():
+        mounts[f"/{name}"] = mounts[f"{FUNCTIONS}/{name}"] = create(services)
+    return Deskbase(services, mounts)
+
+
+class Deskbase:
+    """The dispatcher."""
+
+    def __init__(self, services: Services, mounts: dict[str, App]) -> None:
+        self._services = services
+        self._root = Root(services)
+        # The longest first, so that a path inside another's is found.
+        self._mounts = sorted(mounts.items(), key=lambda item: -len(item[0]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the life of the process."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 4404})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = begin(scope, send)
+        if is_preflight(scope):
+            await answer_preflight(visit.send)
+            return
+        path: str = scope["path"]
+        for mount, app in self._mounts:
+            if path.startswith(mount) and path[len(mount) : len(mount) + 1] in {"", "/"}:
+                inner = {**scope, "mount": mount, "path": path[len(mount) :] or "/", "root_path": ""}
+                await app(inner, receive, visit.send)
+                return
+        await self._root(scope, receive, visit.send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Open the resources when the server starts, close them when it stops."""
+        await receive()
+        logs.configure()
+        try:
+            await self._services.open()
+        except UnavailableError:
+            await send({"type": "lifespan.startup.failed", "message": "The database cannot be reached."})
+            return
+        logs.info(logs.Event.STARTED)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._services.close()
+        logs.info(logs.Event.STOPPED)
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class Root:
+    """`/health` (this process), `/ready` (what it needs), `/metrics`; all else is not there."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path = scope["path"]
+        if path == "/health":
+            await _answer_json(send, 200, {"status": "ok"})
+        elif path == "/ready":
+            state = await self._state()
+            await _answer_json(send, 200 if all(state.values()) else 503, state)
+        elif path == "/metrics":
+            body = self._services.metrics.exposition()
+            await answer(send, 200, [(b"content-type", CONTENT_TYPE.encode())], body)
+        else:
+            await _answer_json(send, 404, {"error": "not_found", "message": "There is nothing at this path."})
+
+    async def _state(self) -> dict[str, bool]:
+        return {"database": self._services.db.is_up, "postgrest": await self._postgrest_is_ready()}
+
+    async def _postgrest_is_ready(self) -> bool:
+        """Ask PostgREST itself; where there is none, everything else is ready without it."""
+        url = self._services.settings.postgrest_admin_url
+        if not url:
+            return True
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                response = await self._services.http.handle_async_request(
+                    httpx.Request("GET", f"{url}/ready")
+                )
+                await response.aclose()
+        except (httpx.HTTPError, TimeoutError):
+            return False
+        return response.is_success
+
+
+async def _answer_json(send: Send, status: int, value: object) -> None:
+    body = msgspec.json.encode(value)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await answer(send, status, headers, body)

@@ -1,0 +1,187 @@
+"""The command `deskbase`: its words, its output and its exit codes.
+
+In charge of the command line alone; the work is in the module of that name. A failure is one sentence
+on stderr and exit code 1, a wrong use of the command is exit code 2.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from api import migrate, status, supervisor, tokens
+from api.database import owner_database
+from api.failures import Failure
+from api.instance import make_data_dir
+from api.keys import authenticator_password, load_or_create_secrets
+from api.processes import die_with_parent
+from api.settings import Settings
+
+Command = Callable[[Settings, argparse.Namespace], int]
+FORMATS = {"env": status.as_env, "json": status.as_json, "text": status.as_text}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = _parser().parse_args(arguments)
+    command: Command = given.command
+    try:
+        return command(Settings.load(), given)
+    except Failure as failure:
+        print(f"deskbase: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _up(settings: Settings, given: argparse.Namespace) -> int:
+    if given.end_with_parent:
+        die_with_parent(os.getppid())
+    supervisor.up(settings)
+    return 0
+
+
+def _migrate(settings: Settings, _: argparse.Namespace) -> int:
+    make_data_dir(settings.data_dir)
+    secrets = load_or_create_secrets(settings.data_dir)
+    with owner_database(settings, secrets) as url:
+        applied = migrate.migrate(url)
+        migrate.login_url(url, authenticator_password(settings.jwt_secret or secrets.jwt_secret))
+    print("The database is up to date." if not applied else f"Applied {len(applied)}; it is up to date.")
+    return 0
+
+
+def _status(settings: Settings, given: argparse.Namespace) -> int:
+    values, problem = status.read_status(settings)
+    print(FORMATS[given.output](values))
+    if problem:
+        raise Failure(problem)
+    return 0
+
+
+def _create_token(settings: Settings, given: argparse.Namespace) -> int:
+    expires_at = datetime.now(UTC) + timedelta(days=given.expires_days) if given.expires_days else None
+    with owner_database(settings) as url, migrate.connect(url) as connection:
+        token = tokens.create_token(
+            connection,
+            tokens.find_organization(connection, given.organization),
+            name=given.name,
+            rate_limit=given.rate_limit,
+            expires_at=expires_at,
+            scopes=given.scope,
+        )
+    print(token)
+    return 0
+
+
+def _rotate_token(settings: Settings, given: argparse.Namespace) -> int:
+    with owner_database(settings) as url, migrate.connect(url) as connection:
+        organization = tokens.find_organization(connection, given.organization)
+        print(tokens.rotate_token(connection, organization, given.token, given.grace_seconds))
+    return 0
+
+
+def _change_token(settings: Settings, given: argparse.Namespace) -> int:
+    with owner_database(settings) as url, migrate.connect(url) as connection:
+        organization = tokens.find_organization(connection, given.organization)
+        tokens.change_token(connection, organization, given.token, given.change)
+    print(f"Token {given.token} is now {given.change}d.")
+    return 0
+
+
+def _list_tokens(settings: Settings, given: argparse.Namespace) -> int:
+    with owner_database(settings) as url, migrate.connect(url) as connection:
+        found = tokens.list_tokens(connection, tokens.find_organization(connection, given.organization))
+    heading = ("ID", "NAME", "PREFIX", "STATUS", "LIMIT/HOUR", "EXPIRES", "LAST USED", "SCOPES")
+    rows = [heading] + [
+        (
+            str(token.id),
+            token.name,
+            token.prefix,
+            token.status,
+            str(token.rate_limit),
+            token.expires_at or "never",
+            token.last_used_at or "never",
+            " ".join(token.scopes),
+        )
+        for token in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heading))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deskbase", description="A support desk that is a Postgres database."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    started = _command(commands, "up", _up, "start everything and keep it running until Ctrl-C")
+    started.add_argument(
+        "--end-with-parent", action="store_true", help="end, too, when the caller does (Linux)"
+    )
+    _command(commands, "migrate", _migrate, "bring the database up to date")
+    shown = _command(commands, "status", _status, "show addresses and keys")
+    shown.add_argument("-o", "--output", choices=sorted(FORMATS), default="text", help="how to write them")
+    group = commands.add_parser(
+        "token", help="manage integration tokens", description="Manage integration tokens."
+    )
+    _token_commands(group.add_subparsers(required=True, metavar="COMMAND"))
+    return parser
+
+
+def _token_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    create = _command(commands, "create", _create_token, "make a token and print it, this once")
+    create.add_argument("--name", required=True, help="what it is for")
+    create.add_argument("--rate-limit", type=_positive, metavar="N", help="requests an hour (1000)")
+    create.add_argument("--expires-days", type=_positive, metavar="N", help="days until it expires (never)")
+    create.add_argument(
+        "--scope", action="append", metavar="S", help="what it may do, repeatable (everything)"
+    )
+    listing = _command(commands, "list", _list_tokens, "list the tokens")
+    rotate = _command(commands, "rotate", _rotate_token, "give a token a new secret and print it, this once")
+    rotate.add_argument(
+        "--grace-seconds",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="how long the old one goes on working (0)",
+    )
+    changes = [rotate]
+    for change, text in (
+        ("disable", "switch a token off"),
+        ("enable", "switch a token on again"),
+        ("revoke", "end a token for good"),
+    ):
+        changes.append(_command(commands, change, _change_token, text))
+        changes[-1].set_defaults(change=change)
+    for command in changes:
+        command.add_argument("token", metavar="NAME_OR_ID")
+    for command in (create, listing, *changes):
+        command.add_argument("--organization", metavar="ID", help="whose token (the first organization's)")
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, command: Command, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := _natural(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 up")
+    return number
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+/*
+ * What has to be done again and again: partitions ahead, and out with what is past its time.
+ */
+
+create function private.maintain() returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    if not pg_try_advisory_xact_lock(7310589215) then
+        return;
+    end if;
+    begin
+        perform private.make_event_partitions(7);
+        perform private.drop_event_partitions(interval '24 hours');
+    exception
+        when lock_not_available then
+            raise warning 'The event log was busy; its partitions are left to the next hour.';
+    end;
+    delete from private.idempotency_keys as k where k.created_at < now() - interval '24 hours';
+    delete from private.rate_windows as w where w.window_start < now() - interval '2 days';
+    delete from private.integration_token_secrets as s where s.expires_at < now();
+    delete from public.token_usage as u where u.at < now() - interval '90 days';
+end
+$$;
+comment on function private.maintain() is
+    'Run on every migration and every hour, by the owner: event partitions a week ahead and a day back, idempotency keys a day, usage 90 days.';
+
+create function private.create_first_admin(
+    email text, password_hash text, name text, organization_name text
+) returns boolean
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_user_id uuid := gen_random_uuid();
+    v_organization_id uuid;
+begin
+    -- Two processes that start at once make one admin.
+    perform pg_advisory_xact_lock(7310589214);
+    if exists (select from public.members as m where m.role = 'admin') then
+        return false;
+    end if;
+    insert into public.organizations (name) values (organization_name) returning id into v_organization_id;
+    insert into auth.users (id, aud, role, email, encrypted_password, email_confirmed_at, raw_app_meta_data,
+        raw_user_meta_data)
+    values (v_user_id, 'authenticated', 'authenticated', lower(email), password_hash, now(),
+        jsonb_build_object('provider', 'email', 'organization_id', v_organization_id, 'role', 'admin'),
+        jsonb_build_object('name', name));
+    insert into public.members (organization_id, user_id, username, email, name, role)
+    values (v_organization_id, v_user_id, lower(email), lower(email), name, 'admin');
+    return true;
+end
+$$;
+comment on function private.create_first_admin(text, text, text, text) is
+    'Founds the first organization with its admin; false, and nothing done, if there is an admin already.';

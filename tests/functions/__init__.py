@@ -1,0 +1,1 @@
+"""Tests of the contracts, as their clients see them."""

@@ -1,0 +1,107 @@
+"""The actors of the world, each acting on the one stage of a test."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.actors import OWNER, SERVICE, VISITOR, Acting, Organization, Stage, World, build_world
+from tests.databases import Server
+
+
+@pytest.fixture(scope="session")
+def world(server: Server, template: str) -> Iterator[World]:
+    """Two organizations with everything in them; what a test changes is rolled back."""
+    with server.database(template) as url:
+        yield build_world(url)
+
+
+@pytest.fixture
+def stage(world: World) -> Iterator[Stage]:
+    with world.stage() as stage:
+        yield stage
+
+
+@pytest.fixture
+def north(world: World) -> Organization:
+    """The organization that the actors belong to, unless they are strangers."""
+    return world.north
+
+
+@pytest.fixture
+def south(world: World) -> Organization:
+    return world.south
+
+
+@pytest.fixture
+def owner(stage: Stage) -> Acting:
+    """The owner of the database, who sees everything."""
+    return Acting(OWNER, stage)
+
+
+@pytest.fixture
+def visitor(stage: Stage) -> Acting:
+    """Somebody without a credential."""
+    return Acting(VISITOR, stage)
+
+
+@pytest.fixture
+def service(stage: Stage) -> Acting:
+    """The holder of the service key."""
+    return Acting(SERVICE, stage)
+
+
+@pytest.fixture
+def admin(north: Organization, stage: Stage) -> Acting:
+    return Acting(north.actors["admin"], stage)
+
+
+@pytest.fixture
+def team_lead(north: Organization, stage: Stage) -> Acting:
+    return Acting(north.actors["team_lead"], stage)
+
+
+@pytest.fixture
+def senior_agent(north: Organization, stage: Stage) -> Acting:
+    return Acting(north.actors["senior_agent"], stage)
+
+
+@pytest.fixture
+def agent(north: Organization, stage: Stage) -> Acting:
+    return Acting(north.actors["agent"], stage)
+
+
+@pytest.fixture
+def customer(north: Organization, stage: Stage) -> Acting:
+    return Acting(north.actors["customer"], stage)
+
+
+@pytest.fixture
+def other_customer(north: Organization, stage: Stage) -> Acting:
+    return Acting(north.actors["other_customer"], stage)
+
+
+@pytest.fixture
+def token(north: Organization, stage: Stage) -> Acting:
+    """An integration of the organization, with every scope."""
+    return Acting(north.actors["token"], stage)
+
+
+@pytest.fixture
+def other_token(north: Organization, stage: Stage) -> Acting:
+    return Acting(north.actors["other_token"], stage)
+
+
+@pytest.fixture
+def stranger(south: Organization, stage: Stage) -> Acting:
+    """An agent of the other organization."""
+    return Acting(south.actors["agent"], stage)
+
+
+@pytest.fixture
+def foreign_admin(south: Organization, stage: Stage) -> Acting:
+    return Acting(south.actors["admin"], stage)
+
+
+@pytest.fixture
+def foreign_token(south: Organization, stage: Stage) -> Acting:
+    return Acting(south.actors["token"], stage)
