@@ -13,12 +13,15 @@ from api import logs
 from api.door import App, Receive, Scope, Send, answer, answer_preflight, begin, is_preflight
 from api.errors import UnavailableError
 from api.gateway import Gateway
+from api.limits import Header
 from api.metrics import CONTENT_TYPE
+from api.openapi import ASSETS, asset
 from api.services import Services
 from api.settings import Settings
 from functions import integration_tickets
 
 FUNCTIONS = "/functions/v1"
+ASSETS_PATH = "/assets/"
 _READY_SECONDS = 1.0
 CONTRACTS = {
     "integration-tickets": integration_tickets.create_app,
@@ -84,7 +87,7 @@ class Deskbase:
 
 
 class Root:
-    """`/health` (this process), `/ready` (what it needs), `/metrics`; all else is not there."""
+    """`/health` (this process), `/ready` (what it needs), `/metrics`, `/assets/`, and nothing else."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -100,6 +103,8 @@ class Root:
         elif path == "/metrics":
             body = self._services.metrics.exposition()
             await answer(send, 200, [(b"content-type", CONTENT_TYPE.encode())], body)
+        elif path.startswith(ASSETS_PATH) and (name := path.removeprefix(ASSETS_PATH)) in ASSETS:
+            await answer(send, 200, _asset_headers(name), asset(name))
         else:
             await _answer_json(send, 404, {"error": "not_found", "message": "There is nothing at this path."})
 
@@ -107,19 +112,32 @@ class Root:
         return {"database": self._services.db.is_up, "postgrest": await self._postgrest_is_ready()}
 
     async def _postgrest_is_ready(self) -> bool:
-        """Ask PostgREST itself; where there is none, everything else is ready without it."""
-        url = self._services.settings.postgrest_admin_url
+        """Ask PostgREST what it answers from memory; where there is none, all else is ready without it.
+
+        Its own /ready follows its listener, which comes back up to half a minute after its requests do.
+        """
+        url = self._services.settings.postgrest_url
         if not url:
             return True
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 response = await self._services.http.handle_async_request(
-                    httpx.Request("GET", f"{url}/ready")
+                    httpx.Request("OPTIONS", f"{url}/tickets")
                 )
                 await response.aclose()
         except (httpx.HTTPError, TimeoutError):
             return False
         return response.is_success
+
+
+def _asset_headers(name: str) -> list[Header]:
+    media_type, _ = ASSETS[name]
+    return [
+        (b"content-type", media_type.encode()),
+        (b"content-length", b"%d" % len(asset(name))),
+        (b"cache-control", b"public, max-age=86400"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
 
 
 async def _answer_json(send: Send, status: int, value: object) -> None:

@@ -1,8 +1,8 @@
 """Request bodies: from bytes to a struct, and from a bad body to the fields that are at fault.
 
-In charge of size, of JSON syntax, of types and sizes as the struct declares them, and of text that Postgres
-cannot store. What a value means is SQL's business. In a struct, a field without a default is required: absent,
-null and blank are the same.
+In charge of size, of JSON syntax, of what the struct declares, and of text that Postgres cannot store. What a
+value means is SQL's business. In a struct, a field without a default is required: absent, null and blank are
+the same.
 """
 
 import json

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from api import migrate, status, supervisor, tokens
+from api import demo, migrate, status, supervisor, tokens
 from api.database import owner_database
 from api.failures import Failure
 from api.instance import make_data_dir
@@ -57,6 +57,11 @@ def _status(settings: Settings, given: argparse.Namespace) -> int:
     print(FORMATS[given.output](values))
     if problem:
         raise Failure(problem)
+    return 0
+
+
+def _demo(settings: Settings, given: argparse.Namespace) -> int:
+    demo.load(settings, given.password)
     return 0
 
 
@@ -125,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "migrate", _migrate, "bring the database up to date")
     shown = _command(commands, "status", _status, "show addresses and keys")
     shown.add_argument("-o", "--output", choices=sorted(FORMATS), default="text", help="how to write them")
+    loaded = _command(commands, "demo", _demo, "load a believable organization, once")
+    loaded.add_argument("--password", metavar="TEXT", help="everyone's password (one is made and printed)")
     group = commands.add_parser(
         "token", help="manage integration tokens", description="Manage integration tokens."
     )

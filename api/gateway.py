@@ -86,12 +86,11 @@ class Gateway:
         if self._origin is None:
             raise ApiError(503, "unavailable", HOW_TO_GET_IT)
         bearer = await self._bearer(scope, visit)
-        body.check()
         request = httpx.Request(
             scope["method"],
             self._origin.copy_with(raw_path=_target(scope)),
             headers=[*_request_headers(scope, bearer, self._origin.netloc), *body.headers],
-            content=body if body.is_expected else None,
+            content=await body.content(),
             extensions={"timeout": _TIMEOUT},
         )
         response = await self._ask(request)
@@ -147,17 +146,26 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
         self._length = header(scope, b"content-length")
-        self.is_expected = self._length not in {None, b"0"} or header(scope, b"transfer-encoding") is not None
+        self._is_chunked = header(scope, b"transfer-encoding") is not None
         self.is_read = False
 
     @property
     def headers(self) -> list[Header]:
         return [(b"content-length", self._length)] if self._length else []
 
-    def check(self) -> None:
-        """Refuse a body that says that it is too large."""
-        if self._length and self._length.isdigit() and int(self._length) > LARGEST_BODY:
+    async def content(self) -> "_Body | bytes | None":
+        """Return what to send on. Raises ApiError if it is too large.
+
+        A body that does not say how long it is is read whole: PostgREST takes one that breaks off for a
+        whole one, and would store the half of it.
+        """
+        if self._is_chunked:
+            return b"".join([chunk async for chunk in self])
+        if self._length in {None, b"0"}:
+            return None
+        if self._length.isdigit() and int(self._length) > LARGEST_BODY:
             raise ApiError(413, "payload_too_large")
+        return self
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0

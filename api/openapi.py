@@ -7,6 +7,7 @@ What a contract says about itself (title, errors, examples) it says in its own f
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -16,8 +17,12 @@ from litestar.routes import HTTPRoute
 
 JsonObject = dict[str, Any]
 DOCS = "docs"
-SWAGGER_UI = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.29.4"
-REDOC = "https://cdn.jsdelivr.net/npm/redoc@2.5.1/bundles/redoc.standalone.js"
+ASSETS = {
+    "swagger-ui.css": ("text/css; charset=utf-8", "swagger-ui-dist/swagger-ui.css"),
+    "swagger-ui-bundle.js": ("text/javascript; charset=utf-8", "swagger-ui-dist/swagger-ui-bundle.js"),
+    "redoc.standalone.js": ("text/javascript; charset=utf-8", "redoc/bundles/redoc.standalone.js"),
+}
+"""What the pages load, by the name under /assets/: its media type, and its place in its package."""
 
 _HEADERS: dict[str, JsonObject] = {
     "X-Request-ID": {"description": "Names this request in the logs.", "schema": {"type": "string"}},
@@ -168,14 +173,21 @@ def _parameter(parameter: Parameter) -> JsonObject:
 
 
 @cache
+def asset(name: str) -> bytes:
+    """Return one of ASSETS."""
+    package = files("drf_spectacular_sidecar")
+    return (package / "static" / "drf_spectacular_sidecar" / ASSETS[name][1]).read_bytes()
+
+
+@cache
 def swagger_page(title: str) -> bytes:
     """Return the page that shows `openapi.json` beside it in Swagger UI."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="{SWAGGER_UI}/swagger-ui.css"></head>
+<link rel="stylesheet" href="/assets/swagger-ui.css"></head>
 <body><div id="page"></div>
-<script src="{SWAGGER_UI}/swagger-ui-bundle.js"></script>
+<script src="/assets/swagger-ui-bundle.js"></script>
 <script>
   SwaggerUIBundle({{url: location.pathname.replace(/docs\\/?$/, "openapi.json"), dom_id: "#page"}})
 </script>
@@ -190,7 +202,7 @@ def redoc_page(title: str) -> bytes:
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"></head>
 <body><div id="page"></div>
-<script src="{REDOC}"></script>
+<script src="/assets/redoc.standalone.js"></script>
 <script>
   const page = document.getElementById("page")
   Redoc.init(location.pathname.replace(/redoc\\/?$/, "openapi.json"), {{}}, page)

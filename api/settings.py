@@ -266,15 +266,6 @@ class Settings:
             internal=True,
         ),
     ] = ""
-    postgrest_admin_url: Annotated[
-        str,
-        Env(
-            "DESKBASE_POSTGREST_ADMIN_URL",
-            "where PostgREST answers /live and /ready",
-            _base_url,
-            internal=True,
-        ),
-    ] = ""
 
     @classmethod
     def load(

@@ -184,7 +184,6 @@ class Desk:
             "DESKBASE_JWT_SECRET": self._jwt_secret,
             "DESKBASE_AUTHENTICATOR_URL": self._login_url,
             "DESKBASE_POSTGREST_URL": self._postgrest.url if self._postgrest else "",
-            "DESKBASE_POSTGREST_ADMIN_URL": self._postgrest.admin_url if self._postgrest else "",
         }
 
     def _add(self, child: Child) -> None:

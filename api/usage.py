@@ -22,7 +22,7 @@ from api.logs import Event, failure, warning
 from api.metrics import Metrics
 
 RECORD = b"select private.record_token_usage($1)"
-FLUSH_SECONDS = 0.25
+FLUSH_SECONDS = 0.4
 LARGEST_BATCH = 2000
 KEPT_ROWS = 50_000
 STOP_SECONDS = 3.0
@@ -94,9 +94,13 @@ class UsageLog:
             warning(Event.USAGE_DROPPED, rows=len(self._rows))
 
     async def flush(self) -> None:
-        """Write every row there is; rows that cannot be written now stay."""
-        while self._rows and await self._write(list(islice(self._rows, LARGEST_BATCH))):
-            pass
+        """Write every row that is there now; rows that cannot be written stay."""
+        left = len(self._rows)
+        while left > 0:
+            batch = list(islice(self._rows, min(left, LARGEST_BATCH)))
+            if not await self._write(batch):
+                return
+            left -= len(batch)
 
     async def _keep_writing(self) -> None:
         while True:

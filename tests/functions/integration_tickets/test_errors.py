@@ -12,7 +12,8 @@ from tests.desk import Desk, wait_until
 from .conftest import BASE, Partner
 
 TOKEN_ID = """
-    select s.token_id from private.integration_token_secrets as s where s.hash = sha256(convert_to(%s, 'UTF8'))
+    select s.token_id from private.integration_token_secrets as s
+    where s.hash = sha256(convert_to(%s, 'UTF8'))
 """
 NOBODY = "550e8400-e29b-41d4-a716-446655440000"
 

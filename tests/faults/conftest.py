@@ -1,0 +1,64 @@
+"""The desks that are broken here: one as everybody runs it, and two that share an outside database."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.databases import running_desk
+from tests.desk import Desk
+from tests.faults.outside import Outside
+
+USER_LIMIT, ANONYMOUS_LIMIT = 20, 10
+SHARED_SECRET = "two desks on one database sign with one secret"
+
+
+@pytest.fixture(scope="session")
+def single_desk() -> Iterator[Desk]:
+    with running_desk(None) as desk:
+        yield desk
+
+
+@pytest.fixture
+def home(single_desk: Desk) -> Desk:
+    """A desk with one worker and its embedded Postgres, to be broken."""
+    single_desk._disconnect()  # the test before may have ended the server
+    return single_desk
+
+
+@pytest.fixture(scope="session")
+def outside() -> Iterator[Outside]:
+    """A Postgres beside all desks, which runs whenever a test begins."""
+    server = Outside()
+    with ExitStack() as stack:
+        stack.callback(server.remove)
+        server.start()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def two_desks(outside: Outside) -> Iterator[tuple[Desk, Desk]]:
+    limits = f'{{"rest": {{"user": "{USER_LIMIT}/hour", "anonymous": "{ANONYMOUS_LIMIT}/hour"}}}}'
+    settings = {
+        "DESKBASE_DATABASE_URL": outside.url,
+        "DESKBASE_JWT_SECRET": SHARED_SECRET,
+        "DESKBASE_LIMITS": limits,
+        "DESKBASE_WORKERS": "3",
+    }
+    with running_desk(None, **settings) as one, running_desk(None, **settings) as other:
+        yield one, other
+
+
+@pytest.fixture
+def pair(two_desks: tuple[Desk, Desk], outside: Outside) -> Iterator[tuple[Desk, Desk]]:
+    """Two desks on the outside database, with three workers each."""
+    for desk in two_desks:
+        desk._disconnect()
+    yield two_desks
+    outside.bring_back()  # whatever the test did
+
+
+@pytest.fixture
+def far(pair: tuple[Desk, Desk]) -> Desk:
+    """A desk with three workers on the outside database."""
+    return pair[0]

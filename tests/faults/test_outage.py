@@ -1,0 +1,164 @@
+"""A database that goes away: everybody is told at once, and served again as soon as it is back."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.desk import Desk, wait_until
+from tests.faults.clients import LARGE_LIMIT, TICKETS, ask, bearer
+from tests.faults.outside import Outside
+from tests.faults.processes import postmaster
+
+REFUSED_WITHIN = 3.0
+BACK_WITHIN = 3.0
+LONG_OUTAGE = 10.5
+AT_ONCE = 20
+CUT_CONNECTIONS = """
+    select pg_terminate_backend(a.pid) from pg_stat_activity as a
+    where a.application_name in ('deskbase api', 'postgrest')
+"""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that succeeds as long as the database is there."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any] | None = None
+    envelope: set[str] = field(default_factory=set)
+    """The keys of the body of an error."""
+
+    def send(self, desk: Desk) -> httpx.Response:
+        return httpx.request(
+            self.method, desk.url + self.path, headers=self.headers, json=self.body, timeout=REFUSED_WITHIN
+        )
+
+    def succeeds(self, desk: Desk) -> bool:
+        with suppress(httpx.TransportError):
+            return self.send(desk).is_success
+        return False
+
+
+def calls(desk: Desk) -> list[Call]:
+    """Return a request for each operation of the contract, and some for PostgREST."""
+    token = bearer(desk.token(rate_limit=LARGE_LIMIT))
+    made = httpx.post(desk.url + TICKETS, headers=token, json={"title": "Before"}, timeout=10)
+    ticket = f"{TICKETS}/{made.json()['ticket']['id']}"
+    ours = {"error", "message", "details"}
+    theirs = {"code", "message", "details", "hint"}
+    agent = {"apikey": desk.anon_key, **bearer(desk.jwt(desk.member("agent")))}
+    return [
+        Call("GET", "/integration-tickets/", token, envelope=ours),
+        Call("POST", TICKETS, token, {"title": "New"}, ours),
+        Call("GET", ticket, token, envelope=ours),
+        Call("POST", f"{ticket}/comments", token, {"content": "New"}, ours),
+        Call("PATCH", f"{ticket}/status", token, {"status": "waiting"}, ours),
+        Call("GET", "/rest/v1/tickets?select=id&limit=1", agent, envelope=theirs),
+    ]
+
+
+def assert_all_refused(desk: Desk, everything: list[Call]) -> None:
+    """Send everything several times at once; all of it has to be refused properly, and soon."""
+
+    def refused(call: Call) -> float:
+        begun = time.monotonic()
+        answer = call.send(desk)
+        assert answer.status_code == 503, (call, answer.text)
+        assert set(answer.json()) <= call.envelope
+        assert answer.json().get("error", answer.json().get("code")) == "unavailable"
+        assert answer.json()["message"] == "The service is briefly unavailable; try again."
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["x-request-id"]
+        assert "internal" not in answer.text
+        return time.monotonic() - begun
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        slowest = max(threads.map(refused, everything * (AT_ONCE // len(everything) + 1)))
+    assert slowest < REFUSED_WITHIN
+
+
+def assert_back(desk: Desk, everything: list[Call], since: float) -> None:
+    """Every request has to succeed, on whichever worker, soon after that moment."""
+    for call in everything:
+        left = BACK_WITHIN - (time.monotonic() - since)
+        wait_until(lambda call=call: call.succeeds(desk), left, f"{call.method} {call.path} succeeds")
+    left = BACK_WITHIN - (time.monotonic() - since)
+    wait_until(lambda: httpx.get(f"{desk.url}/ready", timeout=2).is_success, left, "/ready says yes")
+
+
+def health(desk: Desk) -> int:
+    return httpx.get(f"{desk.url}/health", timeout=REFUSED_WITHIN).status_code
+
+
+def readiness(desk: Desk) -> tuple[int, bool]:
+    answer = httpx.get(f"{desk.url}/ready", timeout=REFUSED_WITHIN)
+    return answer.status_code, answer.json()["database"]
+
+
+@pytest.mark.parametrize(
+    ("go_away", "seconds"),
+    [(Outside.stop, LONG_OUTAGE), (Outside.kill, 0.0)],
+    ids=["stopped for ten seconds", "killed"],
+)
+def test_clients_are_refused_at_once_while_the_database_is_away_and_served_when_it_is_back(
+    far: Desk, outside: Outside, go_away: Callable[[Outside], None], seconds: float
+) -> None:
+    everything = calls(far)
+    assert all(call.succeeds(far) for call in everything)
+    go_away(outside)
+    gone = time.monotonic()
+    assert_all_refused(far, everything)
+    while time.monotonic() - gone < seconds:
+        assert_all_refused(far, everything)
+    assert readiness(far) == (503, False)
+    assert health(far) == 200
+    outside.start()
+    assert_back(far, everything, time.monotonic())
+
+
+def test_clients_are_refused_soon_by_a_database_that_answers_nothing_and_served_when_it_does(
+    far: Desk, outside: Outside
+) -> None:
+    everything = calls(far)
+    outside.freeze()
+    assert_all_refused(far, everything)
+    assert health(far) == 200
+    wait_until(lambda: readiness(far) == (503, False), 5, "/ready says no")
+    outside.thaw()
+    assert_back(far, everything, time.monotonic())
+
+
+def test_clients_hardly_notice_that_every_connection_is_cut(far: Desk) -> None:
+    everything = calls(far)
+    assert len(ask(far.db_url, CUT_CONNECTIONS)) > 10
+    assert_back(far, everything, time.monotonic())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_clients_are_served_again_by_the_embedded_database_that_was_ended(
+    home: Desk, number: signal.Signals
+) -> None:
+    everything = calls(home)
+    ended = postmaster(home)
+    os.kill(ended, number)
+    wait_until(lambda: _is_connectable(home) and postmaster(home) != ended, 15, "Postgres runs again")
+    assert_back(home, everything, time.monotonic())
+
+
+def _is_connectable(desk: Desk) -> bool:
+    try:
+        psycopg.connect(desk.db_url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
