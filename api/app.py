@@ -11,7 +11,7 @@ import msgspec
 
 from api import logs
 from api.door import App, Receive, Scope, Send, answer, answer_preflight, begin, is_preflight
-from api.errors import UnavailableError
+from api.errors import SqlError, UnavailableError
 from api.gateway import Gateway
 from api.limits import Header
 from api.metrics import CONTENT_TYPE
@@ -109,7 +109,15 @@ class Root:
             await _answer_json(send, 404, {"error": "not_found", "message": "There is nothing at this path."})
 
     async def _state(self) -> dict[str, bool]:
-        return {"database": self._services.db.is_up, "postgrest": await self._postgrest_is_ready()}
+        database, postgrest = await asyncio.gather(self._database_is_ready(), self._postgrest_is_ready())
+        return {"database": database, "postgrest": postgrest}
+
+    async def _database_is_ready(self) -> bool:
+        try:
+            await self._services.db.one(b"select 1", (), _READY_SECONDS)
+        except (SqlError, UnavailableError):
+            return False
+        return True
 
     async def _postgrest_is_ready(self) -> bool:
         """Ask PostgREST what it answers from memory; where there is none, all else is ready without it.

@@ -214,11 +214,6 @@ class Database:
         self._fail_queue()
 
     @property
-    def is_up(self) -> bool:
-        """Whether there is a connection."""
-        return bool(self._wires)
-
-    @property
     def connections(self) -> tuple[int, int, int]:
         """How many connections there are, how many of them are idle, how many statements wait for one."""
         return len(self._wires), len(self._free), len(self._queue)

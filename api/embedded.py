@@ -97,6 +97,7 @@ class Embedded:
         log = self.data_dir / "logs" / "postgres.log"
         sockets = self._socket_dir(cluster.parent, account)
         for port in self._ports():
+            _forget_socket(sockets, port)
             self._save(Record(port=port, socket_dir=str(sockets)))
             with open_log(log) as output:
                 self._process = spawn(
@@ -181,6 +182,15 @@ def _is_private(folder: Path, owner: int) -> bool:
     except FileNotFoundError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and stat.S_IMODE(found.st_mode) == 0o700
+
+
+def _forget_socket(folder: Path, port: int) -> None:
+    """Remove what a server that was killed has left: whoever has its process number now, is not that server.
+
+    The folder is this cluster's alone, and no server of it is running when one is started.
+    """
+    for name in (f".s.PGSQL.{port}.lock", f".s.PGSQL.{port}"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

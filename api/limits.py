@@ -143,6 +143,7 @@ class Limiter:
 
     async def _admit(self, batch: list[_Group]) -> None:
         self._metrics.permits_asked.observe(sum(len(group.waiters) for group in batch))
+        started = time.monotonic()
         try:
             rows = await self._db.rows(ADMIT, _arguments(batch), ADMIT_SECONDS)
             for group, row in zip(batch, rows, strict=True):
@@ -150,7 +151,9 @@ class Limiter:
         except SqlError as error:
             await self._refused(batch, error)
         except UnavailableError:
-            pass
+            if time.monotonic() - started >= ADMIT_SECONDS:
+                # A database that answers nothing would let those who came meanwhile wait as long once more.
+                batch = [*batch, *self._take()]
         finally:
             # However the call ended, nobody is left waiting.
             for group in batch:

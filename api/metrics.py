@@ -1,14 +1,12 @@
 """Metrics: what is counted and timed, for Prometheus.
 
-In charge of the closed list of series and of adding them up over several worker processes: `deskbase up`
-gives its workers a folder in PROMETHEUS_MULTIPROC_DIR, in which each keeps its figures. Nothing here is per
-user, token or row.
+In charge of the closed list of series and of adding them up over the worker processes of one server, each of
+which keeps its figures in a folder that they share. Nothing here is per user, token or row.
 """
 
 import os
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+import shutil
+from pathlib import Path
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -17,9 +15,14 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """The series of this process."""
+    """The series of this process; with a folder, also of its fellow workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder:
+            os.environ[_FOLDER] = str(_server_folder(folder))
+        # prometheus_client decides when it is imported whether figures are shared.
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "deskbase_requests",
@@ -44,7 +47,7 @@ class Metrics:
         self.usage_dropped = Counter(
             "deskbase_usage_dropped", "Usage rows that were given up.", registry=self._registry
         )
-        self.connections = Gauge(
+        self._connections = Gauge(
             "deskbase_database_connections",
             "Connections to the database, and statements that wait for one.",
             ["state"],
@@ -64,14 +67,27 @@ class Metrics:
 
     def pool(self, total: int, idle: int, waiting: int) -> None:
         """Note the state of the pool."""
-        self.connections.labels("open").set(total)
-        self.connections.labels("idle").set(idle)
-        self.connections.labels("waiting").set(waiting)
+        self._connections.labels("open").set(total)
+        self._connections.labels("idle").set(idle)
+        self._connections.labels("waiting").set(waiting)
 
     def exposition(self) -> bytes:
         """Return every series as text; with several processes, of all of them."""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
         if _FOLDER not in os.environ:
             return generate_latest(self._registry)
         everyone = CollectorRegistry()
         MultiProcessCollector(everyone)  # type: ignore[no-untyped-call]
         return generate_latest(everyone)
+
+
+def _server_folder(folder: Path) -> Path:
+    """Return the folder of the server that started this worker, and delete those of servers that are gone."""
+    server = folder / str(os.getppid())
+    server.mkdir(parents=True, exist_ok=True)
+    for other in folder.iterdir():
+        if other != server and not Path("/proc", other.name).exists():
+            shutil.rmtree(other, ignore_errors=True)
+    return server

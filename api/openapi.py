@@ -7,7 +7,8 @@ What a contract says about itself (title, errors, examples) it says in its own f
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -175,8 +176,10 @@ def _parameter(parameter: Parameter) -> JsonObject:
 @cache
 def asset(name: str) -> bytes:
     """Return one of ASSETS."""
-    package = files("drf_spectacular_sidecar")
-    return (package / "static" / "drf_spectacular_sidecar" / ASSETS[name][1]).read_bytes()
+    # Found without importing the package, which would want Django.
+    package = distribution("drf-spectacular-sidecar")
+    place = package.locate_file(f"drf_spectacular_sidecar/static/drf_spectacular_sidecar/{ASSETS[name][1]}")
+    return Path(str(place)).read_bytes()
 
 
 @cache

@@ -26,7 +26,7 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(settings.data_dir / "metrics" if settings.workers > 1 else None)
         self.credentials = Credentials(settings.jwt_secret)
         self.db = Database(settings.authenticator_url, size=POOL_SIZE, name="deskbase api")
         self.limiter = Limiter(self.db, self.metrics)

@@ -22,7 +22,7 @@ Row = tuple[Any, ...]
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 ADMIT_TOKEN = """
-    select claims::jsonb from private.admit(array[1], array['tests'], array[%s::bytea], array[null]::jsonb[],
+    select claims::jsonb from private.admit(array[1], array['world'], array[%s::bytea], array[null]::jsonb[],
         array[null]::text[], array[null]::integer[], array[null]::integer[], array[3600])
 """
 
@@ -73,21 +73,18 @@ class Stage:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._acting: Actor | None = None
+        # From here on the transaction is under way, and each attempt in it is a savepoint.
+        connection.execute("select 1")
 
     def enter(self, actor: Actor) -> None:
         """Become the actor, if it is another one that acts at the moment."""
         if self._acting is actor:
             return
         self._acting = None
-        self._leave()
-        if actor is not OWNER:
-            execute = self.connection.execute
-            execute("set local session authorization authenticator")
-            execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(actor.claims)])
-            execute("select set_config('role', %s, true)", [actor.role])
-            if actor is not LOGIN:
-                # As PostgREST does; for a token the service has done as much before.
-                execute("select private.pre_request()")
+        with self.connection.transaction():
+            self._leave()
+            if actor is not OWNER:
+                self._arrive(actor)
         self._acting = actor
 
     @contextlib.contextmanager
@@ -100,6 +97,15 @@ class Stage:
     def come_anew(self) -> None:
         """Let the next actor enter again, though it be the same one: it may have become somebody else."""
         self._acting = None
+
+    def _arrive(self, actor: Actor) -> None:
+        execute = self.connection.execute
+        execute("set local session authorization authenticator")
+        execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(actor.claims)])
+        execute("select set_config('role', %s, true)", [actor.role])
+        if actor is not LOGIN:
+            # As PostgREST does; for a token the service has done as much before.
+            execute("select private.pre_request()")
 
     def _leave(self) -> None:
         self.connection.execute("set local role none")
@@ -183,8 +189,8 @@ class Acting:
         return self.refused(state, *_insert(table, columns), word=word)
 
     def _execute(self, statement: str, params: Parameters) -> psycopg.Cursor[Row]:
-        self.stage.enter(self.actor)
         try:
+            self.stage.enter(self.actor)
             with self.stage.connection.transaction():
                 return self.stage.connection.execute(statement.encode(), params)
         except psycopg.Error as error:

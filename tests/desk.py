@@ -31,6 +31,7 @@ import psycopg
 PROJECT = Path(__file__).resolve().parent.parent
 START_SECONDS = 90
 STOP_SECONDS = 10
+PROGRAMS = {"DESKBASE_EMBEDDED_POSTGRES", "DESKBASE_POSTGREST_BIN"}
 Row = tuple[Any, ...]
 
 CREATE_TOKEN = "select private.create_token(%s, %s, %s, %s, %s) ->> 'token'"
@@ -96,7 +97,7 @@ class Desk:
         self._base.chmod(0o711)  # Postgres, which does not run as root, has to pass through
         self.data_dir = self._base / "data"
         self.environ = {
-            **{name: text for name, text in os.environ.items() if not name.startswith("DESKBASE_")},
+            **{name: text for name, text in os.environ.items() if _is_passed_on(name)},
             "DESKBASE_DATA_DIR": str(self.data_dir),
             "DESKBASE_PORT": str(free_port()),
             "DESKBASE_DB_PORT": str(free_port()),
@@ -330,6 +331,11 @@ class Desk:
             list(scopes) if scopes else None,
         ]
         return str(self.value(CREATE_TOKEN, row))
+
+
+def _is_passed_on(name: str) -> bool:
+    """Return whether a desk gets the variable: tests set what it runs with, not which programs it finds."""
+    return not name.startswith("DESKBASE_") or name in PROGRAMS
 
 
 def _descendants(pid: int) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """`make bench`: the figures of the integration-tickets contract and of the event log, each as a ratio.
 
-In charge of the order of rounds, of the table and of results.json. Both sides of a ratio are measured in one
-run on one machine, in rounds that alternate, and the median of the rounds counts.
+In charge of the order of rounds, of the table and of results.json. Both sides of a ratio are measured next to
+each other in every round, and the median of the rounds' ratios counts: a machine that is slower for a while is
+slower for both.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class Figure(msgspec.Struct, frozen=True):
     text: str
     over: str
     under: str
-    target: float | None
+    target: float
 
 
 FIGURES = [
@@ -50,11 +51,12 @@ FIGURES = [
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """A figure as it came out."""
+    """A figure as it came out: the median of the rounds' ratios, and both sides' median rates."""
 
     figure: str
-    target: float | None
+    target: float
     ratio: float
+    ratios: list[float]
     verdict: str
     over: float
     under: float
@@ -146,11 +148,18 @@ def _measure(desk: Desk, groups: dict[str, list[Variant]], rounds: int, seconds:
 def _measured(figure: Figure, variants: dict[str, Variant]) -> Measured | None:
     if figure.over not in variants or figure.under not in variants:
         return None
-    over = statistics.median(variants[figure.over].rates)
-    under = statistics.median(variants[figure.under].rates)
-    ratio = over / under
-    verdict = "reached" if figure.target is None or ratio >= figure.target else "missed"
-    return Measured(figure.text, figure.target, round(ratio, 2), verdict, round(over), round(under))
+    over, under = variants[figure.over].rates, variants[figure.under].rates
+    ratios = [one / other for one, other in zip(over, under, strict=True)]
+    ratio = statistics.median(ratios)
+    return Measured(
+        figure=figure.text,
+        target=figure.target,
+        ratio=round(ratio, 2),
+        ratios=[round(each, 2) for each in ratios],
+        verdict="reached" if ratio >= figure.target else "missed",
+        over=round(statistics.median(over)),
+        under=round(statistics.median(under)),
+    )
 
 
 def _rates(variant: Variant) -> Rates:
@@ -169,9 +178,8 @@ def _print(report: Report, variants: dict[str, Variant]) -> None:
     _say("")
     _say(f"{'figure':<42}{'target':>8}{'ratio':>8}  {'verdict':<9}{'a second':>9}  {'over':>9}")
     for measured in report.figures:
-        target = "" if measured.target is None else f"≥ {measured.target:g}"
         _say(
-            f"{measured.figure:<42}{target:>8}{measured.ratio:>8.2f}  {measured.verdict:<9}"
+            f"{measured.figure:<42}{f'≥ {measured.target:g}':>8}{measured.ratio:>8.2f}  {measured.verdict:<9}"
             f"{measured.over:>9,.0f}  {measured.under:>9,.0f}"
         )
     _say("")

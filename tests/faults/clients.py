@@ -1,6 +1,8 @@
 """Those who call: one line to each worker, and writers that remember what was acknowledged."""
 
 import asyncio
+import json
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +13,27 @@ import httpx
 import psycopg
 
 from tests.desk import Desk, unique
-from tests.faults.processes import api_workers, worker_behind
+from tests.faults.processes import api_workers, workers_behind
 
 TICKETS = "/integration-tickets/tickets"
 TIMEOUT = 10.0
 LARGE_LIMIT = 1_000_000
+# Reading the machine's certificates takes longer than many a test.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def bearer(secret: str) -> dict[str, str]:
     """Return the header that shows a token or a JWT."""
     return {"Authorization": f"Bearer {secret}"}
+
+
+def raw_request(method: str, path: str, headers: Mapping[str, str], body: object = None) -> bytes:
+    """Return a request as the bytes that are sent, for clients that do with them what no library would."""
+    content = b"" if body is None else json.dumps(body).encode()
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{k}: {v}" for k, v in headers.items())]
+    if content:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + content
 
 
 def ask(url: str, statement: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -65,8 +78,8 @@ class Everywhere:
         for _ in range(200):
             if not missing:
                 return
-            client = httpx.Client(base_url=desk.url, timeout=TIMEOUT)
-            worker = worker_behind(desk, client.get("/health"))
+            client = httpx.Client(base_url=desk.url, timeout=TIMEOUT, verify=NO_TLS)
+            (worker,) = workers_behind(desk, client.get("/health"))
             if worker in missing:
                 missing.remove(worker)
                 self._clients.append(client)

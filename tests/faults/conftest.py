@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
+import httpx
 import pytest
 
 from tests.databases import running_desk
-from tests.desk import Desk
+from tests.desk import Desk, wait_until
 from tests.faults.outside import Outside
 
 USER_LIMIT, ANONYMOUS_LIMIT = 20, 10
@@ -22,7 +24,7 @@ def single_desk() -> Iterator[Desk]:
 @pytest.fixture
 def home(single_desk: Desk) -> Desk:
     """A desk with one worker and its embedded Postgres, to be broken."""
-    single_desk._disconnect()  # the test before may have ended the server
+    whole_again(single_desk)
     return single_desk
 
 
@@ -50,15 +52,30 @@ def two_desks(outside: Outside) -> Iterator[tuple[Desk, Desk]]:
 
 
 @pytest.fixture
-def pair(two_desks: tuple[Desk, Desk], outside: Outside) -> Iterator[tuple[Desk, Desk]]:
+def pair(two_desks: tuple[Desk, Desk], outside: Outside) -> tuple[Desk, Desk]:
     """Two desks on the outside database, with three workers each."""
+    outside.bring_back()
     for desk in two_desks:
-        desk._disconnect()
-    yield two_desks
-    outside.bring_back()  # whatever the test did
+        whole_again(desk)
+    return two_desks
 
 
 @pytest.fixture
 def far(pair: tuple[Desk, Desk]) -> Desk:
     """A desk with three workers on the outside database."""
     return pair[0]
+
+
+def whole_again(desk: Desk) -> None:
+    """Make good what the test before has broken."""
+    if desk.process is None or desk.process.poll() is not None:
+        desk.start()
+    desk._disconnect()
+    wait_until(partial(_has_database, desk), 10, "the desk has its database again")
+
+
+def _has_database(desk: Desk) -> bool:
+    try:
+        return bool(httpx.get(f"{desk.url}/ready", timeout=5).json()["database"])
+    except httpx.TransportError:
+        return False

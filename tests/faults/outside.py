@@ -12,7 +12,7 @@ from pathlib import Path
 
 from api.embedded import Embedded
 from tests.desk import free_port, wait_until
-from tests.faults.processes import children, is_running
+from tests.faults.processes import children, is_running, is_stopped, kill
 
 PASSWORD = "outside"
 
@@ -42,19 +42,19 @@ class Outside:
 
     def kill(self) -> None:
         """End all of it without warning; what it had not written is lost, as if the power had gone."""
-        processes = self._processes()
-        for pid in processes:
-            os.kill(pid, signal.SIGKILL)
+        processes = self._freeze()  # so that none is started meanwhile
+        kill(*processes)
         wait_until(lambda: not any(map(is_running, processes)), 5, "the killed server has ended")
+        assert not self._server.running
 
     def freeze(self) -> None:
         """Let it hold its connections and answer nothing."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGSTOP)
+        self._freeze()
 
     def thaw(self) -> None:
         """Let a frozen one go on."""
-        for pid in self._processes():
+        first = self._first()
+        for pid in [first, *children(first)]:
             os.kill(pid, signal.SIGCONT)
 
     def bring_back(self) -> None:
@@ -74,7 +74,16 @@ class Outside:
             shutil.rmtree(cluster.resolve().parent, ignore_errors=True)
         shutil.rmtree(self._base, ignore_errors=True)
 
-    def _processes(self) -> list[int]:
-        """Return the postmaster, which starts processes, before those that it has started."""
+    def _freeze(self) -> list[int]:
+        """Stop the process that starts the others, then all of those; return them."""
+        first = self._first()
+        os.kill(first, signal.SIGSTOP)
+        wait_until(lambda: is_stopped(first), 5, "the server has stopped where it was")
+        processes = [first, *children(first)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        return processes
+
+    def _first(self) -> int:
         assert self._server.pid
-        return [self._server.pid, *children(self._server.pid)]
+        return self._server.pid

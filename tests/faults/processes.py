@@ -26,6 +26,11 @@ def is_running(pid: int) -> bool:
     return _fields(pid)[:1] not in ([], ["Z"], ["X"])
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a signal has stopped the process."""
+    return _fields(pid)[:1] == ["T"]
+
+
 def api_server(desk: Desk) -> int:
     """Return the process above the API's workers."""
     return _child(desk, "api.serve")
@@ -47,12 +52,12 @@ def kill(*pids: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def worker_behind(desk: Desk, answer: httpx.Response) -> int:
-    """Return which worker holds the connection over which this answer came."""
-    stream = answer.extensions["network_stream"]
-    ours, theirs = stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr")
-    inode = _inode(local=theirs[1], remote=ours[1])
-    return next(pid for pid in api_workers(desk) if inode in _sockets(pid))
+def workers_behind(desk: Desk, *answers: httpx.Response) -> list[int]:
+    """Return which worker holds the connection over which each of these answers came."""
+    holders = {inode: pid for pid in api_workers(desk) for inode in _sockets(pid)}
+    connections = _connections(to=int(desk.environ["DESKBASE_PORT"]))
+    ports = [a.extensions["network_stream"].get_extra_info("client_addr")[1] for a in answers]
+    return [holders[connections[port]] for port in ports]
 
 
 def _child(desk: Desk, word: str) -> int:
@@ -76,14 +81,15 @@ def _command(pid: int) -> str:
         return ""
 
 
-def _inode(*, local: int, remote: int) -> str:
-    """Return the number of the socket at the server's end of a connection on loopback."""
+def _connections(*, to: int) -> dict[int, str]:
+    """Return the sockets at the server's end of the connections to a port on loopback, by the client's port."""
+    found = {}
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        ports = [int(fields[column].partition(":")[2], 16) for column in (1, 2)]
-        if ports == [local, remote] and fields[3] == ESTABLISHED:
-            return fields[9]
-    raise AssertionError(f"no connection from port {remote} to port {local}")
+        local, remote = (int(fields[column].partition(":")[2], 16) for column in (1, 2))
+        if local == to and fields[3] == ESTABLISHED:
+            found[remote] = fields[9]
+    return found
 
 
 def _sockets(pid: int) -> Iterator[str]:

@@ -26,7 +26,10 @@ def test_agent_writes_as_a_member(agent: Acting, north: Organization) -> None:
 
 def test_integration_writes_as_itself_over_the_api(token: Acting, north: Organization) -> None:
     comment = token.insert_id("comments", ticket_id=north["token_ticket"], body="Hello.")
-    authors = "select author_contact_id, author_member_id, author_token_id, channel::text from public.comments where id = %s"
+    authors = """
+        select author_contact_id, author_member_id, author_token_id, channel::text
+        from public.comments where id = %s
+    """
     assert token.row(authors, [comment]) == (None, None, token.token_id, "api")
 
 
@@ -34,7 +37,10 @@ def test_the_desk_itself_writes_without_an_author(service: Acting, north: Organi
     comment = service.insert_id(
         "comments", organization_id=north.id, ticket_id=north["ticket"], body="Closed after a week."
     )
-    authors = "select num_nonnulls(author_contact_id, author_member_id, author_token_id) from public.comments where id = %s"
+    authors = """
+        select num_nonnulls(author_contact_id, author_member_id, author_token_id)
+        from public.comments where id = %s
+    """
     assert service.value(authors, [comment]) == 0
 
 
@@ -144,8 +150,14 @@ def test_integration_reads_its_own_internal_comments_and_not_the_desk_s(
 
 
 def test_the_author_corrects_a_comment_and_a_colleague_does_not(
-    agent: Acting, senior_agent: Acting, customer: Acting, other_customer: Acting, owner: Acting, north: Organization
-) -> None:  # fmt: skip
+    *,
+    agent: Acting,
+    senior_agent: Acting,
+    customer: Acting,
+    other_customer: Acting,
+    owner: Acting,
+    north: Organization,
+) -> None:
     correct = "update public.comments set body = 'Corrected' where id = %s returning 1"
     assert senior_agent.rows(correct, [north["reply"]]) == []
     assert customer.rows(correct, [north["reply"]]) == []

@@ -54,8 +54,8 @@ def test_the_same_key_with_another_request_is_a_conflict(
 
 
 def test_a_key_is_its_principal_s_and_its_operation_s(
-    login: Acting, token: Acting, other_token: Acting, foreign_token: Acting, owner: Acting, stage: Stage
-) -> None:  # fmt: skip
+    *, login: Acting, token: Acting, other_token: Acting, foreign_token: Acting, owner: Acting, stage: Stage
+) -> None:
     answers = set()
     for acting in (token, other_token, foreign_token):
         answers.add(login.row(CREATE, asked(acting.actor)))

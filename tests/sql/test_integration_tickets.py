@@ -98,9 +98,8 @@ def test_a_ticket_is_answered_as_the_contract_shows_it(partner: Partner, owner: 
         "category": "Warehouse",
         "metadata": {"shelf": 7},
     }
-    assert owner.row("select status::text, channel::text from public.tickets where id = %s", [ticket["id"]]) == (
-        "new", "api",
-    )  # fmt: skip
+    stored = "select status::text, channel::text from public.tickets where id = %s"
+    assert owner.row(stored, [ticket["id"]]) == ("new", "api")
 
 
 def test_what_is_left_out_has_its_default(partner: Partner) -> None:
@@ -206,8 +205,14 @@ def test_an_unknown_status_is_refused(status: str, partner: Partner, north: Orga
     ids=["comment", "status"],
 )
 def test_a_ticket_of_somebody_else_is_not_authorized_and_a_foreign_one_not_found(
-    statement: str, values: dict[str, str], partner: Partner, owner: Acting, north: Organization, south: Organization
-) -> None:  # fmt: skip
+    *,
+    statement: str,
+    values: dict[str, str],
+    partner: Partner,
+    owner: Acting,
+    north: Organization,
+    south: Organization,
+) -> None:
     for name in ("other_token_ticket", "ticket", "walk_in"):
         partner.refused("PT401", "not_authorized", statement, ticket=north[name], **values)
     for ticket in (south["token_ticket"], north["deleted_ticket"], NOBODY):
@@ -261,7 +266,7 @@ def test_a_write_that_is_behind_is_told_what_it_missed_and_changes_nothing(
         assert missed.pop("created_at").endswith("Z")
         assert missed == {"id": reply, "content": "Please check again.", "is_internal": False}
     body, now = partner.get(ticket)
-    assert (body["ticket"]["status"], now) == ("open", version + 2)
+    assert (body["ticket"]["status"], now) == ("in_progress", version + 2)
 
 
 def test_a_version_that_never_was_is_stale_too(partner: Partner, north: Organization) -> None:
@@ -275,7 +280,10 @@ def test_of_ten_writers_who_know_the_same_version_one_wins(
     own_world: World, connect: Callable[[], Connection]
 ) -> None:
     north = own_world.north
-    request = {"claims": json.dumps(north.actors["token"].claims), "ticket": north["token_ticket"]}
+    request: dict[str, Any] = {
+        "claims": json.dumps(north.actors["token"].claims),
+        "ticket": north["token_ticket"],
+    }
     first = connect()
     row = first.execute(GET, request).fetchone()
     assert row
@@ -301,7 +309,7 @@ def test_of_ten_writers_who_know_the_same_version_one_wins(
     ],
 )
 def test_an_operation_without_its_scope_says_which_it_is(
-    scope: str, calls: list[str], admin: Acting, owner: Acting, login: Acting, stage: Stage
+    *, scope: str, calls: list[str], admin: Acting, owner: Acting, login: Acting, stage: Stage
 ) -> None:
     others = sorted({"tickets:read", "tickets:write", "comments:write"} - {scope})
     made = admin.value("select public.create_integration_token('scoped', scopes => %s)", [others])
@@ -332,7 +340,7 @@ def test_an_operation_without_its_scope_says_which_it_is(
         ({"title": "x", "metadata": "[1]"}, "23514"),
         ({"title": "x", "category": "x" * 201}, "23514"),
     ],
-    ids=str,
+    ids=["no title", "blank", "long", "priority", "metadata", "category"],
 )
 def test_a_malformed_ticket_is_refused_and_makes_nothing(
     values: dict[str, Any], state: str, partner: Partner, owner: Acting

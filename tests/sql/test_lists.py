@@ -1,10 +1,12 @@
-"""What the desk keeps beside tickets: categories, tags, service levels, fields, templates, filters, channels, webhooks."""
+"""What the desk keeps beside tickets: lists, service levels, fields, texts, filters, channels, webhooks."""
+
+from typing import Any
 
 import pytest
 
 from tests.actors import Acting, Organization, Stage
 
-MAKERS = {
+MAKERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "categories": ("agent", {"name": "Returns"}, "team_lead"),
     "tags": ("agent", {"name": "vip"}, "team_lead"),
     "sla_policies": ("admin", {"priority": "low", "resolution_minutes": 60}, "admin"),

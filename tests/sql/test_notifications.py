@@ -147,7 +147,7 @@ def test_an_assignee_who_is_no_agent_any_more_is_not_told_of_notes(
     ],
 )
 def test_who_does_not_want_to_be_told_is_not(
-    setting: str, kind: str, team_lead: Acting, senior_agent: Acting, owner: Acting, north: Organization
+    *, setting: str, kind: str, team_lead: Acting, senior_agent: Acting, owner: Acting, north: Organization
 ) -> None:
     senior_agent.insert("member_settings", **{setting: False})
     ticket = team_lead.insert_id("tickets", subject="x", assignee_id=senior_agent.member_id)
@@ -166,8 +166,14 @@ def test_who_cannot_log_in_is_not_told(team_lead: Acting, owner: Acting, north: 
 
 
 def test_everybody_sees_reads_and_removes_their_own(
-    team_lead: Acting, agent: Acting, senior_agent: Acting, admin: Acting, owner: Acting, north: Organization
-) -> None:  # fmt: skip
+    *,
+    team_lead: Acting,
+    agent: Acting,
+    senior_agent: Acting,
+    admin: Acting,
+    owner: Acting,
+    north: Organization,
+) -> None:
     team_lead.insert("comments", ticket_id=north["ticket"], body="x", is_internal=True)
     mine = "select member_id from public.notifications"
     assert agent.values(mine) == [agent.member_id]

@@ -4,7 +4,6 @@ import pytest
 
 from tests.actors import Acting, Organization, Stage, person
 
-
 # Organizations
 
 
@@ -112,7 +111,7 @@ def test_an_agent_who_becomes_a_customer_can_ask(
     owner.rows("update public.members set role = 'customer' where id = %s", [agent.member_id])
     stage.come_anew()
     ticket = agent.row(
-        "insert into public.tickets (subject) values ('I am a customer now') returning contact_id is not null, id"
+        "insert into public.tickets (subject) values ('Now I ask') returning contact_id is not null, id"
     )
     assert ticket[0] is True
     assert agent.values("select id from public.tickets") == [ticket[1]]
@@ -173,8 +172,14 @@ def test_lead_makes_groups_and_agent_sees_them(
 
 
 def test_agents_belong_to_groups_and_customers_do_not(
-    team_lead: Acting, agent: Acting, customer: Acting, senior_agent: Acting, stranger: Acting, north: Organization
-) -> None:  # fmt: skip
+    *,
+    team_lead: Acting,
+    agent: Acting,
+    customer: Acting,
+    senior_agent: Acting,
+    stranger: Acting,
+    north: Organization,
+) -> None:
     group = north["group"]
     team_lead.insert("group_members", group_id=group, member_id=senior_agent.member_id)
     for outsider in (customer, stranger):

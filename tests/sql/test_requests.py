@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Json
 
 from api.keys import authenticator_password
 from tests.actors import SERVICE, VISITOR, Acting, Actor, Organization, Stage, World, person
@@ -20,7 +21,7 @@ ENDINGS = {
     "the session is gone": "delete from auth.sessions where id = %(session)s::uuid",
     "the session is over": "update auth.sessions set not_after = now() where id = %(session)s::uuid",
     "the member is deactivated": "update public.members set is_active = false where id = %(member)s::uuid",
-    "the user is banned": "update auth.users set banned_until = now() + interval '1 hour' where id = %(user)s::uuid",
+    "the user is banned": "update auth.users set banned_until = 'infinity' where id = %(user)s::uuid",
     "the user is deleted": "update auth.users set deleted_at = now() where id = %(user)s::uuid",
     "the account is removed": "delete from auth.users where id = %(user)s::uuid",
     "the organization is given up": "update public.organizations set deleted_at = now()",
@@ -267,10 +268,10 @@ def test_nothing_of_a_request_is_left_on_its_connection(pooled: Connection, toke
     with pooled:
         get = "select body from integration_tickets.get_ticket(%s::jsonb, %s)"
         ticket = token.values(TICKETS)[0]
-        assert pooled.execute(get, [psycopg.types.json.Json(token.actor.claims), ticket]).fetchone()
+        assert pooled.execute(get, [Json(token.actor.claims), ticket]).fetchone()
         left = "select current_user::text, coalesce(current_setting('request.jwt.claims', true), '')"
         assert pooled.execute(left).fetchone() == ("authenticator", "")
-        admit(pooled, of(token.actor))
+        admit(pooled, of(token.actor, bucket="committed"))
         assert pooled.execute("show synchronous_commit").fetchone() == ("on",)
 
 
@@ -285,6 +286,7 @@ def test_the_login_reads_nothing_before_it_has_taken_a_role(
 
 @pytest.fixture
 def tables_of(owner: Acting) -> Callable[[], list[str]]:
-    return lambda: owner.values(
-        "select 'public.' || relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
-    )
+    return lambda: owner.values("""
+        select 'public.' || relname from pg_class
+        where relnamespace = 'public'::regnamespace and relkind = 'r'
+    """)

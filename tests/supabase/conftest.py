@@ -1,4 +1,4 @@
-"""The Supabase command line, a copy of the project for it to work in, and a Postgres that has plpgsql_check."""
+"""The Supabase command line, a folder for it to work in, and a Postgres that has plpgsql_check."""
 
 import contextlib
 import json

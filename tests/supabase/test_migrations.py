@@ -1,4 +1,4 @@
-"""The schema that the history leads to, as pg_dump sees it: another judge than the tool that writes migrations."""
+"""Where the history leads, as pg_dump sees it: another judge than the tool that writes migrations."""
 
 import difflib
 import subprocess
@@ -78,7 +78,9 @@ def test_the_comparison_sees_what_a_migration_might_forget(
 ) -> None:
     forgotten = {
         "grant delete on public.tags to anon": "+GRANT DELETE ON TABLE public.tags TO anon;",
-        "alter table public.tags no force row level security": "-ALTER TABLE ONLY public.tags FORCE ROW LEVEL SECURITY;",
+        "alter table public.tags no force row level security": (
+            "-ALTER TABLE ONLY public.tags FORCE ROW LEVEL SECURITY;"
+        ),
         "alter function private.enter(jsonb) reset search_path": "-    SET search_path TO ''",
         "alter publication supabase_realtime add table public.tags": (
             "+ALTER PUBLICATION supabase_realtime ADD TABLE ONLY public.tags;"

@@ -1,0 +1,382 @@
+"""How statements get at their rows where there are many: by which index, and in how many pages.
+
+Each is explained, or its scans are counted, as the role that runs it. Nothing here is about time: what reads ten
+pages of a hundred thousand tickets reads hardly more of a million.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.actors import LOGIN, OWNER, Acting, Parameters, Stage, World, build_world
+from tests.databases import Server
+
+# A hundred thousand tickets in the north and a fifth of that in the south, by turns, one a minute. Each requester has
+# fifty or sixty of them, each agent two hundred or more, one in two hundred waits and one in a hundred is deleted.
+CROWD = """
+    set session_replication_role = replica;
+    set synchronous_commit = off;
+
+    insert into public.organizations (name)
+    select 'Organization ' || n from generate_series(1, 1000) as n;
+
+    insert into public.categories (organization_id, name)
+    select %(north)s, 'Category ' || n from generate_series(1, 1000) as n;
+
+    insert into public.integration_tokens (organization_id, id, name, prefix, scopes)
+    select %(north)s, md5('token ' || n)::uuid, 'Token ' || n, 'stk_', '{tickets:read}'
+    from generate_series(1, 2000) as n;
+
+    insert into private.integration_token_secrets (organization_id, token_id, hash)
+    select t.organization_id, t.id, sha256(t.name::bytea) from public.integration_tokens as t
+    where t.organization_id = %(north)s and t.prefix = 'stk_';
+
+    insert into public.tickets (organization_id, subject, status, contact_id, assignee_id, integration_token_id,
+        created_at, deleted_at)
+    select case when n %% 6 = 0 then %(south)s::uuid else %(north)s end,
+        'Ticket ' || n,
+        case when n %% 200 = 9 then 'waiting' else 'closed' end::public.ticket_status,
+        case when n %% 2000 = 7 then %(customer)s else md5('contact ' || n * 7919 %% 2000)::uuid end,
+        case when n %% 200 = 3 then %(agent)s else md5('agent ' || n * 7919 %% 500)::uuid end,
+        case when n %% 1000 = 11 then %(token)s when n %% 10 = 1 then md5('token ' || n * 7919 %% 100)::uuid end,
+        now() - n * interval '1 minute',
+        case when n %% 100 = 5 then now() end
+    from generate_series(1, 120000) as n;
+
+    -- Three comments on each of the newest tickets; sixty on each of the customer's, every other one internal.
+    insert into public.comments (organization_id, ticket_id, body, is_internal, ticket_contact_id, ticket_token_id,
+        created_at)
+    select t.organization_id, t.id, 'Comment ' || n, n %% 2 = 0, t.contact_id, t.integration_token_id,
+        t.created_at + n * interval '1 second'
+    from public.tickets as t
+    cross join lateral generate_series(1, case when t.contact_id = %(customer)s then 60 else 3 end) as n
+    where t.organization_id = %(north)s and t.created_at > now() - interval '20000 minutes';
+
+    insert into public.notifications (organization_id, member_id, type, title, created_at)
+    select %(north)s, case when n %% 100 = 0 then %(agent)s else md5('agent ' || n * 7919 %% 500)::uuid end,
+        'ticket_updated', 'Notification ' || n, now() - n * interval '1 minute'
+    from generate_series(1, 50000) as n;
+
+    insert into public.token_usage (organization_id, token_id, operation, status, duration_ms, request_id, at)
+    select %(north)s, case when n %% 100 = 0 then %(token)s else md5('token ' || n * 7919 %% 100)::uuid end,
+        'get_ticket', 200, 1, n, now() - n * interval '1 second'
+    from generate_series(1, 50000) as n;
+
+    insert into private.rate_windows (bucket, subject, window_start, used, last_grant)
+    select 'tests', 'token:' || n, now(), 1, 1 from generate_series(1, 20000) as n;
+
+    -- Two days of events, a hundred a transaction; no server is so young that it has not had these.
+    insert into private.events (xid, organization_id, type, table_name, operation, record, at)
+    select (100 + n / 2 %% 500)::text::xid8, %(north)s, 'ticket.updated', 'tickets', 'UPDATE', '{}',
+        now() + n %% 2 * interval '1 day'
+    from generate_series(1, 50000) as n;
+"""
+EXPLAIN = "explain (analyze, buffers, timing off, summary off, format json) "
+SCANS = """
+    select c.relname, pg_stat_get_xact_numscans(c.oid)
+    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname in ('public', 'private') and c.relkind in ('r', 'i')
+"""
+WRITES = """
+    select n_tup_ins, n_tup_upd, n_tup_hot_upd, seq_scan, pg_table_size(relid)
+    from pg_stat_user_tables where relid = 'private.rate_windows'::regclass
+"""
+ADMIT = """
+    select from private.admit(array[1], array['tests'], array[%s::bytea], array[null]::jsonb[],
+        array[null]::text[], array[1000000], array[null]::integer[], array[3600])
+"""
+ADMIT_PERSON = """
+    select from private.admit(array[1], array['tests'], array[null]::bytea[], array[%s::jsonb],
+        array[null]::text[], array[1000000], array[1000000], array[3600])
+"""
+GET_TICKET = "select body from integration_tickets.get_ticket(%s::jsonb, %s::uuid)"
+READ_EVENTS = "select id from private.read_events('300:300:', '303:303:', 0, 500)"
+
+
+@pytest.fixture(scope="module")
+def world(server: Server, template: str) -> Iterator[World]:
+    """The world of two organizations, with a crowd in it."""
+    with server.database(template) as url:
+        world = build_world(url)
+        fill(world)
+        yield world
+
+
+def fill(world: World) -> None:
+    actors = world.north.actors
+    values = {
+        "north": world.north.id,
+        "south": world.south.id,
+        "customer": actors["customer"].contact_id,
+        "agent": actors["agent"].member_id,
+        "token": actors["token"].token_id,
+    }
+    with psycopg.connect(world.url, autocommit=True) as connection:
+        psycopg.ClientCursor(connection).execute(CROWD.encode(), values)
+        connection.execute("vacuum analyze")
+
+
+def secret_hash(token: Acting) -> bytes:
+    return hashlib.sha256(token.actor.secret.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a statement did, as EXPLAIN tells it."""
+
+    root: dict[str, Any]
+
+    @property
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        waiting = [self.root]
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting += node.get("Plans", [])
+
+    def each(self, key: str) -> Counter[str]:
+        """Return what the nodes have under a key, and how many of them."""
+        return Counter(node[key] for node in self.nodes if key in node)
+
+    @property
+    def pages(self) -> int:
+        """How many pages were read, by the functions that it called too."""
+        return int(self.root["Shared Hit Blocks"] + self.root["Shared Read Blocks"])
+
+    @property
+    def rows(self) -> int:
+        return int(self.root["Actual Rows"])
+
+
+def plan_of(acting: Acting, statement: str, params: Parameters = None) -> Plan:
+    """Explain a statement's second run; the first one may read the catalog too."""
+    acting.rows(EXPLAIN + statement, params)
+    acting.stage.come_anew()  # for it may have become somebody else
+    return Plan(acting.value(EXPLAIN + statement, params)[0]["Plan"])
+
+
+def goes_by(plan: Plan, *indexes: str, pages: int) -> None:
+    """Fail unless it finds rows by these indexes alone, in their order, in so many pages at most.
+
+    And unless what policies ask is asked once: a SubPlan runs for each row, an InitPlan for all.
+    """
+    kinds = plan.each("Node Type")
+    relations = plan.each("Parent Relationship")
+    assert set(plan.each("Index Name")) == set(indexes)
+    assert not kinds.keys() & {"Seq Scan", "Bitmap Heap Scan", "Sort", "Incremental Sort"}
+    assert relations["InitPlan"]
+    assert not relations["SubPlan"]
+    assert plan.rows
+    assert plan.pages <= pages
+
+
+def scans(login: Acting, statement: str, params: Parameters = None) -> dict[str, int]:
+    """Run a statement that answers something, and return how often it has scanned each table and index."""
+    before = counted_scans(login.stage)
+    assert login.rows(statement, params)
+    return dict(counted_scans(login.stage) - before)
+
+
+def counted_scans(stage: Stage) -> Counter[str]:
+    """Return how often this transaction has scanned each table and index."""
+    return Counter(dict(Acting(OWNER, stage).rows(SCANS)))
+
+
+@pytest.fixture
+def login(stage: Stage) -> Acting:
+    """The service, before it takes a role."""
+    return Acting(LOGIN, stage)
+
+
+# Integrations
+
+
+@pytest.fixture
+def ticket(owner: Acting, token: Acting) -> str:
+    """An old ticket of the integration's, in a category."""
+    statement = """
+        update public.tickets set category_id = (select id from public.categories where name = 'Category 500')
+        where id = (select id from public.tickets where integration_token_id = %s order by created_at limit 1)
+        returning id
+    """
+    return str(owner.value(statement, [token.token_id]))
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_an_integration_finds_its_ticket_by_the_key(
+    mode: str, owner: Acting, token: Acting, ticket: str
+) -> None:
+    """By either kind of plan; a function goes over to the second one after five calls."""
+    body = owner.value("select prosrc from pg_proc where oid = 'integration_tickets.get_ticket'::regproc")
+    (statement,) = re.findall(r"(?<=;)\s*(select .*?);", body, re.DOTALL)
+    statement = statement.replace("into body, version", "").replace("get_ticket.ticket_id", "$1")
+    owner.rows("select set_config('plan_cache_mode', %s, true)", [mode])
+    token.rows(f"prepare get_ticket (uuid) as {statement}")
+    plan = plan_of(token, f"execute get_ticket ('{ticket}')")
+    goes_by(plan, "tickets_pkey", "categories_pkey", pages=10)
+    for condition in plan.each("Index Cond"):
+        assert re.search(r"organization_id = .* AND \(id = ", condition)
+
+
+def test_the_service_answers_with_a_ticket_after_two_look_ups(
+    login: Acting, token: Acting, ticket: str
+) -> None:
+    params = [json.dumps(token.actor.claims), ticket]
+    for _ in range(7):
+        assert scans(login, GET_TICKET, params) == {"tickets_pkey": 1, "categories_pkey": 1}
+    assert plan_of(login, GET_TICKET, params).pages <= 10
+
+
+def test_an_integration_finds_the_comments_that_it_missed_by_their_ticket(
+    token: Acting, customer: Acting, owner: Acting
+) -> None:
+    busy = newest_ticket(owner, customer)
+    owner.rows("update public.tickets set integration_token_id = %s where id = %s", [token.token_id, busy])
+    plan = plan_of(
+        token,
+        "select * from public.comments where ticket_id = %s and ticket_version > 0"
+        " order by created_at, id limit 50",
+        [busy],
+    )
+    goes_by(plan, "comments_organization_id_ticket_id_idx", pages=60)
+
+
+# Requests
+
+
+def test_a_token_is_admitted_after_four_look_ups(login: Acting, token: Acting) -> None:
+    for _ in range(7):
+        assert scans(login, ADMIT, [secret_hash(token)]) == {
+            "integration_token_secrets_pkey": 1,
+            "integration_tokens_pkey": 1,
+            "organizations_pkey": 1,
+            "rate_windows_pkey": 1,
+        }
+    assert plan_of(login, ADMIT, [secret_hash(token)]).pages <= 30
+
+
+def test_counting_requests_updates_one_row_in_place(world: World, token: Acting) -> None:
+    """Each in a transaction of its own: no index is written to, and the table does not grow."""
+    with psycopg.connect(world.url, autocommit=True) as connection:
+
+        def admit(times: int) -> Row:
+            connection.execute("set session authorization authenticator")
+            for _ in range(times):
+                connection.execute(ADMIT, [secret_hash(token)])
+            connection.execute("reset session authorization")
+            connection.execute("select pg_stat_force_next_flush()")
+            (row,) = connection.execute(WRITES).fetchall()
+            return row
+
+        before = admit(1)
+        after = admit(200)
+    assert tuple(new - old for old, new in zip(before, after, strict=True)) == (0, 200, 200, 0, 0)
+
+
+def test_a_persons_claims_are_made_fresh_by_keys(login: Acting, agent: Acting, customer: Acting) -> None:
+    for person in (agent, customer):
+        found = scans(login, ADMIT_PERSON, [json.dumps(person.actor.claims)])
+        assert not found.keys() & {"members", "organizations", "contacts", "rate_windows"}
+        assert plan_of(login, ADMIT_PERSON, [json.dumps(person.actor.claims)]).pages <= 30
+
+
+# People
+
+
+def newest_ticket(owner: Acting, customer: Acting) -> str:
+    """Return the newest ticket of a customer's."""
+    statement = "select id from public.tickets where contact_id = %s order by created_at desc limit 1"
+    return str(owner.value(statement, [customer.contact_id]))
+
+
+TICKET_LISTS = {
+    "newest": ("true", "created_at desc, id desc", "created_at"),
+    "older": ("(created_at, id) < (%(at)s, %(id)s)", "created_at desc, id desc", "created_at"),
+    "older over PostgREST": (
+        "created_at <= %(at)s and (created_at < %(at)s or id < %(id)s)",
+        "created_at desc, id desc",
+        "created_at",
+    ),
+    "of an assignee": ("assignee_id = %(agent)s", "created_at desc", "assignee_id"),
+    "of a requester": ("contact_id = %(customer)s", "created_at desc", "contact_id"),
+}
+
+
+@pytest.mark.parametrize("name", TICKET_LISTS)
+def test_an_agent_reads_a_page_of_tickets_in_the_order_of_an_index(
+    name: str, owner: Acting, agent: Acting, customer: Acting
+) -> None:
+    condition, order, column = TICKET_LISTS[name]
+    at, last = owner.row(
+        "select created_at, id from public.tickets order by created_at desc offset 50000 limit 1"
+    )
+    plan = plan_of(
+        agent,
+        f"select * from public.tickets where {condition} order by {order} limit 25",
+        {"at": at, "id": last, "agent": agent.member_id, "customer": customer.contact_id},
+    )
+    goes_by(plan, f"tickets_organization_id_{column}_idx", pages=40)
+
+
+def test_an_agent_finds_a_ticket_by_its_number(owner: Acting, agent: Acting, customer: Acting) -> None:
+    number = owner.value("select number from public.tickets where id = %s", [newest_ticket(owner, customer)])
+    plan = plan_of(agent, "select * from public.tickets where number = %s", [number])
+    goes_by(plan, "tickets_organization_id_number_key", pages=10)
+
+
+def test_a_customer_who_asks_for_their_tickets_reads_a_page_of_them(customer: Acting) -> None:
+    plan = plan_of(
+        customer,
+        "select * from public.tickets where contact_id = %s order by created_at desc limit 25",
+        [customer.contact_id],
+    )
+    goes_by(plan, "tickets_organization_id_contact_id_idx", pages=40)
+
+
+def test_a_conversation_is_read_in_order_by_its_ticket(
+    owner: Acting, agent: Acting, customer: Acting
+) -> None:
+    ticket = newest_ticket(owner, customer)
+    rows = []
+    for reader in (agent, customer):
+        plan = plan_of(
+            reader, "select * from public.comments where ticket_id = %s order by created_at, id", [ticket]
+        )
+        goes_by(plan, "comments_organization_id_ticket_id_idx", pages=70)
+        rows.append(plan.rows)
+    assert rows == [60, 30]
+
+
+def test_an_agent_reads_their_newest_notifications(agent: Acting) -> None:
+    plan = plan_of(agent, "select * from public.notifications order by created_at desc, id desc limit 20")
+    goes_by(plan, "notifications_organization_id_member_id_idx", pages=30)
+
+
+def test_an_admin_reads_what_a_token_did_last(admin: Acting, token: Acting) -> None:
+    plan = plan_of(
+        admin,
+        "select * from public.token_usage where token_id = %s order by at desc limit 50",
+        [token.token_id],
+    )
+    goes_by(plan, "token_usage_organization_id_token_id_at_idx", pages=60)
+
+
+# Events
+
+
+def test_the_service_reads_the_events_between_two_snapshots_by_the_key(owner: Acting, login: Acting) -> None:
+    days = owner.values("select distinct tableoid::regclass::text from private.events where xid < '600'")
+    days = [day.removeprefix("private.") for day in days]
+    for _ in range(7):
+        found = scans(login, READ_EVENTS)
+        assert [found.get(f"{day}_pkey") for day in days] == [1, 1]
+        assert not found.keys() & set(days)
+    plan = plan_of(login, READ_EVENTS)
+    assert plan.rows == 300
+    assert plan.pages <= 350
