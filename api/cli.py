@@ -19,6 +19,7 @@ from api.processes import die_with_parent
 from api.settings import Settings
 
 Command = Callable[[Settings, argparse.Namespace], int]
+LARGEST_NUMBER = 1_000_000_000
 FORMATS = {"env": status.as_env, "json": status.as_json, "text": status.as_text}
 
 
@@ -185,8 +186,8 @@ def _positive(text: str) -> int:
 
 
 def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > LARGEST_NUMBER:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number up to {LARGEST_NUMBER}")
     return int(text)
 
 

@@ -2,7 +2,9 @@
  * The words of the desk. A contract shows its own words for them; these are the ones that are stored.
  */
 
-create type public.ticket_status as enum (
+-- What tickets are looked for by are domains, not enums: comparing enums is not leakproof, so behind a policy an enum could
+-- not be searched by index.
+create domain public.ticket_status as text check (value in (
     'new',          -- created, no agent has answered yet
     'open',         -- an agent's first public reply, or a requester's reply to a waiting or resolved ticket
     'in_progress',  -- an agent took it up
@@ -10,17 +12,19 @@ create type public.ticket_status as enum (
     'on_hold',      -- an agent waits for somebody else
     'resolved',     -- an agent, or the requester, considers it done; a reply reopens it
     'closed'        -- done for good; only an agent or its integration reopens it
-);
-comment on type public.ticket_status is 'Where a ticket stands; the order is that of a ticket''s life.';
+));
+comment on domain public.ticket_status is 'Where a ticket stands.';
 
-create type public.ticket_priority as enum ('low', 'medium', 'high', 'urgent');
-comment on type public.ticket_priority is 'How much a ticket matters, ordered by rank.';
+create domain public.ticket_priority as text check (value in ('low', 'medium', 'high', 'urgent'));
+comment on domain public.ticket_priority is 'How much a ticket matters.';
 
-create type public.ticket_type as enum ('question', 'incident', 'problem', 'task');
-comment on type public.ticket_type is 'What kind of request a ticket is.';
+create domain public.ticket_type as text check (value in ('question', 'incident', 'problem', 'task'));
+comment on domain public.ticket_type is 'What kind of request a ticket is.';
 
-create type public.channel as enum ('web', 'email', 'api', 'phone', 'chatbot', 'facebook', 'whatsapp', 'twitter');
-comment on type public.channel is 'The way by which a ticket or a comment came in.';
+create domain public.channel as text check (value in (
+    'web', 'email', 'api', 'phone', 'chatbot', 'facebook', 'whatsapp', 'twitter'
+));
+comment on domain public.channel is 'The way by which a ticket or a comment came in.';
 
 create type public.member_role as enum ('customer', 'agent', 'senior_agent', 'team_lead', 'admin');
 comment on type public.member_role is 'What a member may do; each role may do all that the ones before it may.';

@@ -1,7 +1,7 @@
 /*
  * Who is asking. Every helper reads request.jwt.claims, which the entrance of a request (75_requests) has made fresh;
  * app_metadata in it is written by the server alone. Policies call them as (select private.…()), so that each runs
- * once per statement.
+ * once per statement. None calls another to get at the claims: they run on every request.
  */
 
 create function private.claims() returns jsonb
@@ -13,31 +13,31 @@ comment on function private.claims() is 'The claims of the credential in use; nu
 create function private.organization_id() returns uuid
 language sql stable
 set search_path = ''
-return (private.claims() #>> '{app_metadata,organization_id}')::uuid;
+return (nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,organization_id}')::uuid;
 comment on function private.organization_id() is 'The organization of the credential in use.';
 
 create function private.member_id() returns uuid
 language sql stable
 set search_path = ''
-return (private.claims() #>> '{app_metadata,member_id}')::uuid;
+return (nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,member_id}')::uuid;
 comment on function private.member_id() is 'The member who is asking; null for tokens and visitors.';
 
 create function private.contact_id() returns uuid
 language sql stable
 set search_path = ''
-return (private.claims() #>> '{app_metadata,contact_id}')::uuid;
+return (nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,contact_id}')::uuid;
 comment on function private.contact_id() is 'The contact that a customer who is asking writes as; null for everyone else.';
 
 create function private.token_id() returns uuid
 language sql stable
 set search_path = ''
-return (private.claims() #>> '{app_metadata,token_id}')::uuid;
+return (nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,token_id}')::uuid;
 comment on function private.token_id() is 'The integration token that is asking; null for people.';
 
 create function private.member_role() returns public.member_role
 language sql stable
 set search_path = ''
-return (private.claims() #>> '{app_metadata,role}')::public.member_role;
+return (nullif(current_setting('request.jwt.claims', true), '')::jsonb #>> '{app_metadata,role}')::public.member_role;
 comment on function private.member_role() is 'The role of the member who is asking.';
 
 create function private.is_agent() returns boolean
@@ -61,7 +61,8 @@ comment on function private.is_admin() is 'Whether an admin is asking.';
 create function private.has_scope(scope text) returns boolean
 language sql stable
 set search_path = ''
-return coalesce(private.claims() #> '{app_metadata,scopes}' ? scope, false);
+return coalesce(
+    nullif(current_setting('request.jwt.claims', true), '')::jsonb #> '{app_metadata,scopes}' ? scope, false);
 comment on function private.has_scope(text) is 'Whether the integration token that is asking carries the scope.';
 
 grant execute on function private.claims(), private.organization_id(), private.member_id(), private.contact_id(),

@@ -76,11 +76,11 @@ comment on column public.tickets.deleted_at is 'When it was deleted; nobody sees
 -- Lists: everything of an organization, newest first, and by status; the keyset (created_at, id) pages both.
 create index tickets_organization_id_created_at_idx on public.tickets (organization_id, created_at desc, id desc)
     where deleted_at is null;
-create index tickets_organization_id_status_idx on public.tickets (organization_id, status, created_at desc)
+create index tickets_organization_id_status_idx on public.tickets (organization_id, status, created_at desc, id desc)
     where deleted_at is null;
 -- The policy of customers, and each reference.
-create index tickets_organization_id_contact_id_idx on public.tickets (organization_id, contact_id, created_at desc);
-create index tickets_organization_id_assignee_id_idx on public.tickets (organization_id, assignee_id, created_at desc);
+create index tickets_organization_id_contact_id_idx on public.tickets (organization_id, contact_id, created_at desc, id desc);
+create index tickets_organization_id_assignee_id_idx on public.tickets (organization_id, assignee_id, created_at desc, id desc);
 create index tickets_organization_id_group_id_idx on public.tickets (organization_id, group_id);
 create index tickets_organization_id_category_id_idx on public.tickets (organization_id, category_id);
 create index tickets_organization_id_created_by_member_id_idx on public.tickets (organization_id, created_by_member_id);

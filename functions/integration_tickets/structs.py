@@ -14,23 +14,26 @@ from api.bodies import JsonObject
 
 Priority = Literal["low", "medium", "high", "urgent"]
 Status = Literal["open", "in_progress", "waiting", "resolved", "closed"]
-Text = Annotated[str, Meta(max_length=100_000)]
+# Told in the document; checked in api.bodies, which names what is wrong.
+NO_NUL = {"pattern": r"^[^\u0000]*$"}
+NOT_BLANK = {"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"}
+Text = Annotated[str, Meta(max_length=100_000, extra_json_schema=NO_NUL)]
 
 
 class CreateTicket(Struct):
     """A new ticket."""
 
-    title: Annotated[str, Meta(min_length=1, max_length=500)]
+    title: Annotated[str, Meta(min_length=1, max_length=500, extra_json_schema=NOT_BLANK)]
     description: Text | None = None
     priority: Priority | None = None
-    category: Annotated[str, Meta(max_length=200)] | None = None
+    category: Annotated[str, Meta(max_length=200, extra_json_schema=NO_NUL)] | None = None
     metadata: JsonObject = field(default_factory=Raw)
 
 
 class AddComment(Struct):
     """A new comment."""
 
-    content: Annotated[str, Meta(min_length=1, max_length=100_000)]
+    content: Annotated[str, Meta(min_length=1, max_length=100_000, extra_json_schema=NOT_BLANK)]
     is_internal: bool | None = None
 
 

@@ -1,8 +1,8 @@
 """`make bench`: the figures of the integration-tickets contract and of the event log, each as a ratio.
 
 In charge of the order of rounds, of the table and of results.json. Both sides of a ratio are measured next to
-each other in every round, and the median of the rounds' ratios counts: a machine that is slower for a while is
-slower for both.
+each other in every round, and the median of the rounds' ratios counts: a machine that is slow for a while is
+slow for both.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def main() -> int:
     _say("Starting a desk with 10,000 tickets …")
     with started() as desk:
         groups = {name: group for name, group in all_of(desk).items() if given.only in {None, name}}
-        _measure(desk, groups, given.rounds, given.seconds)
+        _measure(groups, given.rounds, given.seconds)
         variants = {variant.name: variant for group in groups.values() for variant in group}
         versions = _versions(desk)
     own = [r.generator_us_per_request for variant in variants.values() for r in variant.results]
@@ -128,14 +128,12 @@ def main() -> int:
     return 0
 
 
-def _measure(desk: Desk, groups: dict[str, list[Variant]], rounds: int, seconds: int) -> None:
+def _measure(groups: dict[str, list[Variant]], rounds: int, seconds: int) -> None:
     """Run the rounds of each group, every other one backwards, so that no variant always comes first."""
     total, done = rounds * sum(map(len, groups.values())), 0
     for group in groups.values():
         for number in range(rounds):
             for variant in group if number % 2 == 0 else reversed(group):
-                with desk.owner() as connection:
-                    connection.execute("checkpoint")
                 time.sleep(PAUSE_SECONDS)
                 variant.rates.append(variant.measure(seconds))
                 done += 1

@@ -54,7 +54,8 @@ class Everywhere:
     """A client with a connection to every worker of some desks, over which it asks each the same."""
 
     def __init__(self, *desks: Desk) -> None:
-        self._clients: list[httpx.Client] = []
+        self.clients: list[httpx.Client] = []
+        """One for each worker."""
         for desk in desks:
             self._reach_all(desk)
 
@@ -62,12 +63,12 @@ class Everywhere:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for client in self._clients:
+        for client in self.clients:
             client.close()
 
     def get(self, path: str, headers: Mapping[str, str]) -> list[httpx.Response]:
         """Ask every worker, and return every answer."""
-        return [client.get(path, headers=dict(headers)) for client in self._clients]
+        return [client.get(path, headers=dict(headers)) for client in self.clients]
 
     def statuses(self, path: str, headers: Mapping[str, str]) -> set[int]:
         """Ask every worker, and return the different statuses."""
@@ -82,9 +83,11 @@ class Everywhere:
             (worker,) = workers_behind(desk, client.get("/health"))
             if worker in missing:
                 missing.remove(worker)
-                self._clients.append(client)
+                self.clients.append(client)
             else:
                 client.close()
+        for client in self.clients:
+            client.close()
         raise AssertionError(f"no connection reached the workers {missing}")
 
 

@@ -1,7 +1,7 @@
 """The desks that are broken here: one as everybody runs it, and two that share an outside database."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 import httpx
@@ -41,13 +41,17 @@ def outside() -> Iterator[Outside]:
 @pytest.fixture(scope="session")
 def two_desks(outside: Outside) -> Iterator[tuple[Desk, Desk]]:
     limits = f'{{"rest": {{"user": "{USER_LIMIT}/hour", "anonymous": "{ANONYMOUS_LIMIT}/hour"}}}}'
-    settings = {
-        "DESKBASE_DATABASE_URL": outside.url,
-        "DESKBASE_JWT_SECRET": SHARED_SECRET,
-        "DESKBASE_LIMITS": limits,
-        "DESKBASE_WORKERS": "3",
-    }
-    with running_desk(None, **settings) as one, running_desk(None, **settings) as other:
+
+    def run() -> AbstractContextManager[Desk]:
+        return running_desk(
+            None,
+            DESKBASE_DATABASE_URL=outside.url,
+            DESKBASE_JWT_SECRET=SHARED_SECRET,
+            DESKBASE_LIMITS=limits,
+            DESKBASE_WORKERS="3",
+        )
+
+    with run() as one, run() as other:
         yield one, other
 
 

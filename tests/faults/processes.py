@@ -9,16 +9,13 @@ import httpx
 
 from tests.desk import Desk
 
-ESTABLISHED = "01"
+ESTABLISHED, LISTENING = "01", "0A"
 
 
 def children(parent: int) -> list[int]:
     """Return the processes that this one has started and that still run."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and (fields := _fields(int(folder.name))) and fields[1] == str(parent):
-            found.append(int(folder.name))
-    return sorted(pid for pid in found if is_running(pid))
+    numbers = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    return sorted(pid for pid in numbers if _fields(pid)[1:2] == [str(parent)] and is_running(pid))
 
 
 def is_running(pid: int) -> bool:
@@ -33,17 +30,30 @@ def is_stopped(pid: int) -> bool:
 
 def api_server(desk: Desk) -> int:
     """Return the process above the API's workers."""
-    return _child(desk, "api.serve")
+    (server,) = _children_that_run(desk, "api.serve")
+    return server
 
 
 def api_workers(desk: Desk) -> list[int]:
     """Return the processes that answer requests."""
-    return children(api_server(desk))
+    return [worker for server in _children_that_run(desk, "api.serve") for worker in children(server)]
+
+
+def workers_that_listen(desk: Desk) -> list[int]:
+    """Return those workers that take connections already."""
+    sockets = {inode for _, inode in _tcp_sockets(LISTENING, port=int(desk.environ["DESKBASE_PORT"]))}
+    return [pid for pid in api_workers(desk) if sockets & set(_sockets(pid))]
+
+
+def postgrest(desk: Desk) -> list[int]:
+    """Return PostgREST, if it runs at the moment."""
+    return _children_that_run(desk, "postgrest")
 
 
 def postmaster(desk: Desk) -> int:
     """Return the embedded Postgres' first process."""
-    return _child(desk, "bin/postgres")
+    (first,) = _children_that_run(desk, "bin/postgres")
+    return first
 
 
 def kill(*pids: int) -> None:
@@ -52,18 +62,44 @@ def kill(*pids: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def kill_worker(desk: Desk) -> None:
+    """End one of the API's workers."""
+    kill(api_workers(desk)[0])
+
+
+def kill_api(desk: Desk) -> None:
+    """End the API with all its workers."""
+    kill(api_server(desk), *api_workers(desk))
+
+
+def kill_postmaster(desk: Desk) -> None:
+    """End the first process of the embedded Postgres; the others then end by themselves."""
+    kill(postmaster(desk))
+
+
+def kill_postgres(desk: Desk) -> None:
+    """End all of the embedded Postgres."""
+    first = postmaster(desk)
+    kill(first, *children(first))
+
+
+def kill_a_backend(desk: Desk) -> None:
+    """End one process of the embedded Postgres, which then ends all others and recovers."""
+    kill(children(postmaster(desk))[-1])
+
+
 def workers_behind(desk: Desk, *answers: httpx.Response) -> list[int]:
     """Return which worker holds the connection over which each of these answers came."""
     holders = {inode: pid for pid in api_workers(desk) for inode in _sockets(pid)}
-    connections = _connections(to=int(desk.environ["DESKBASE_PORT"]))
+    connections = dict(_tcp_sockets(ESTABLISHED, port=int(desk.environ["DESKBASE_PORT"])))
     ports = [a.extensions["network_stream"].get_extra_info("client_addr")[1] for a in answers]
     return [holders[connections[port]] for port in ports]
 
 
-def _child(desk: Desk, word: str) -> int:
+def _children_that_run(desk: Desk, word: str) -> list[int]:
+    """Return the children of `deskbase up` whose command has the word in it."""
     assert desk.process
-    (pid,) = [pid for pid in children(desk.process.pid) if word in _command(pid)]
-    return pid
+    return [pid for pid in children(desk.process.pid) if word in _command(pid)]
 
 
 def _fields(pid: int) -> list[str]:
@@ -81,15 +117,13 @@ def _command(pid: int) -> str:
         return ""
 
 
-def _connections(*, to: int) -> dict[int, str]:
-    """Return the sockets at the server's end of the connections to a port on loopback, by the client's port."""
-    found = {}
+def _tcp_sockets(state: str, *, port: int) -> Iterator[tuple[int, str]]:
+    """Yield the sockets of a port on loopback: the port at the other end, and the socket's number."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         local, remote = (int(fields[column].partition(":")[2], 16) for column in (1, 2))
-        if local == to and fields[3] == ESTABLISHED:
-            found[remote] = fields[9]
-    return found
+        if local == port and fields[3] == state:
+            yield remote, fields[9]
 
 
 def _sockets(pid: int) -> Iterator[str]:

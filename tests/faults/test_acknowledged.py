@@ -8,11 +8,21 @@ import httpx
 import pytest
 
 from tests.desk import Desk, unique
-from tests.faults.clients import LARGE_LIMIT, TICKETS, TIMEOUT, Writers, ask, bearer, eventually
+from tests.faults.clients import LARGE_LIMIT, TIMEOUT, Writers, ask, bearer, eventually
 from tests.faults.outside import Outside
-from tests.faults.processes import api_server, api_workers, children, kill, postmaster
+from tests.faults.processes import (
+    api_workers,
+    kill,
+    kill_a_backend,
+    kill_api,
+    kill_postgres,
+    kill_postmaster,
+    kill_worker,
+)
 
-LOST_TICKETS = "select w.id from unnest(%s::uuid[]) as w (id) where w.id not in (select id from public.tickets)"
+LOST_TICKETS = (
+    "select w.id from unnest(%s::uuid[]) as w (id) where w.id not in (select id from public.tickets)"
+)
 LOST_COMMENTS = (
     "select w.id from unnest(%s::uuid[]) as w (id) where w.id not in (select id from public.comments)"
 )
@@ -27,28 +37,6 @@ def assert_kept(writers: Writers, url: str) -> None:
     assert ask(url, LOST_TICKETS, [writers.tickets]) == []
     assert ask(url, LOST_COMMENTS, [writers.comments]) == []
     assert not writers.surprises, writers.surprises[:3]
-
-
-def kill_worker(desk: Desk) -> None:
-    kill(api_workers(desk)[0])
-
-
-def kill_api(desk: Desk) -> None:
-    kill(api_server(desk), *api_workers(desk))
-
-
-def kill_postmaster(desk: Desk) -> None:
-    kill(postmaster(desk))
-
-
-def kill_postgres(desk: Desk) -> None:
-    first = postmaster(desk)
-    kill(first, *children(first))
-
-
-def kill_a_backend(desk: Desk) -> None:
-    """One that dies makes the postmaster end all others and recover."""
-    kill(children(postmaster(desk))[-1])
 
 
 @pytest.mark.parametrize("end", [kill_worker, kill_api, kill_postmaster, kill_postgres, kill_a_backend])
@@ -130,7 +118,9 @@ async def test_usage_that_could_not_be_written_is_written_when_the_database_is_b
     async with httpx.AsyncClient(base_url=far.url, headers=bearer(token), timeout=TIMEOUT) as client:
         ids = [unique(mark) for _ in range(30)]
         for request_id in ids:
-            (await client.get("/integration-tickets/", headers={"X-Request-ID": request_id})).raise_for_status()
+            (
+                await client.get("/integration-tickets/", headers={"X-Request-ID": request_id})
+            ).raise_for_status()
     outside.stop()
     outside.start()
     await eventually(

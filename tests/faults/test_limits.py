@@ -34,11 +34,15 @@ async def at_once(
         urls = [desks[number % len(desks)].url + path for number in range(count)]
         answers = await asyncio.gather(*map(client.get, urls))
         for number, desk in enumerate(desks):
-            assert len(set(workers_behind(desk, *answers[number :: len(desks)]))) > 1, "one worker got them all"
+            assert len(set(workers_behind(desk, *answers[number :: len(desks)]))) > 1, (
+                "one worker got them all"
+            )
         return answers
 
 
-def assert_exact(answers: list[httpx.Response], limit: int, is_refusal: Callable[[httpx.Response], bool]) -> None:
+def assert_exact(
+    answers: list[httpx.Response], limit: int, is_refusal: Callable[[httpx.Response], bool]
+) -> None:
     """Exactly as many as the limit allows have passed, and each was told where it stands."""
     passed = [answer for answer in answers if answer.status_code == 200]
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -100,7 +104,9 @@ async def test_two_tokens_do_not_share_a_limit(far: Desk) -> None:
         assert_exact(answers, 15, is_ours)
 
 
-async def test_users_of_postgrest_get_exactly_their_limit_each_from_two_desks(pair: tuple[Desk, Desk]) -> None:
+async def test_users_of_postgrest_get_exactly_their_limit_each_from_two_desks(
+    pair: tuple[Desk, Desk],
+) -> None:
     await_calm()
     desk = pair[0]
     agents = [{"apikey": desk.anon_key, **bearer(desk.jwt(desk.member("agent")))} for _ in range(2)]

@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from tests.desk import Desk, wait_until
-from tests.faults.clients import LARGE_LIMIT, TICKETS, ask, bearer
+from tests.faults.clients import LARGE_LIMIT, TICKETS, Everywhere, ask, bearer
 from tests.faults.outside import Outside
-from tests.faults.processes import postmaster
+from tests.faults.processes import kill, kill_api, kill_worker, postgrest, postmaster, workers_that_listen
 
 REFUSED_WITHIN = 3.0
 BACK_WITHIN = 3.0
@@ -87,13 +87,16 @@ def assert_all_refused(desk: Desk, everything: list[Call]) -> None:
 
 
 def assert_back(desk: Desk, everything: list[Call], since: float) -> None:
-    """Every request has to succeed soon after that moment."""
-    with client_of(desk) as client:
+    """Every request has to succeed soon after that moment, on every worker."""
+
+    def wait(condition: Callable[[httpx.Client], bool], what: str) -> None:
+        for client in everywhere.clients:
+            wait_until(partial(condition, client), BACK_WITHIN - (time.monotonic() - since), what)
+
+    with Everywhere(desk) as everywhere:
         for call in everything:
-            left = BACK_WITHIN - (time.monotonic() - since)
-            wait_until(partial(call.succeeds, client), left, f"{call.method} {call.path} succeeds")
-        left = BACK_WITHIN - (time.monotonic() - since)
-        wait_until(lambda: client.get("/ready").is_success, left, "/ready says yes")
+            wait(call.succeeds, f"{call.method} {call.path} succeeds")
+        wait(lambda client: client.get("/ready").is_success, "/ready says yes")
 
 
 def client_of(desk: Desk) -> httpx.Client:
@@ -148,6 +151,21 @@ def test_clients_hardly_notice_that_every_connection_is_cut(far: Desk) -> None:
     assert_back(far, everything, time.monotonic())
 
 
+@pytest.mark.parametrize("end", [kill_worker, kill_api])
+def test_clients_are_refused_properly_by_an_api_that_was_killed_during_the_outage(
+    far: Desk, outside: Outside, end: Callable[[Desk], None]
+) -> None:
+    everything = calls(far)
+    outside.stop()
+    end(far)
+    wait_until(lambda: len(workers_that_listen(far)) == 3, 10, "three workers take connections again")
+    assert health(far) == 200
+    assert_all_refused(far, everything)
+    assert readiness(far) == (503, False)
+    outside.start()
+    assert_back(far, everything, time.monotonic())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_clients_are_served_again_by_the_embedded_database_that_was_ended(
     home: Desk, number: signal.Signals
@@ -157,6 +175,18 @@ def test_clients_are_served_again_by_the_embedded_database_that_was_ended(
     os.kill(ended, number)
     wait_until(lambda: _is_connectable(home) and postmaster(home) != ended, 15, "Postgres runs again")
     assert_back(home, everything, time.monotonic())
+
+
+def test_only_clients_of_postgrest_notice_that_it_was_killed_and_not_for_long(home: Desk) -> None:
+    *contract, rows = calls(home)
+    kill(*postgrest(home))
+    killed = time.monotonic()
+    with client_of(home) as client:
+        refused = rows.send(client)
+        assert refused.status_code in {502, 503}
+        assert set(refused.json()) == rows.envelope
+        assert all(call.succeeds(client) for call in contract)
+    assert_back(home, [*contract, rows], killed)
 
 
 def _is_connectable(desk: Desk) -> bool:

@@ -11,11 +11,12 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.desk import Desk, wait_until
-from tests.faults.clients import LARGE_LIMIT, TICKETS, TIMEOUT, bearer, raw_request
+from tests.desk import Desk, unique
+from tests.faults.clients import LARGE_LIMIT, TICKETS, TIMEOUT, ask, bearer, raw_request
 
 HEALTH = "/integration-tickets/"
 SERVED_WITHIN = 2.0
+USED = "select count(*) from public.token_usage as u where u.request_id like %s"
 LINGER_FOR_NO_TIME = struct.pack("ii", 1, 0)
 
 
@@ -213,12 +214,16 @@ def test_others_are_served_while_one_token_runs_against_its_limit(
         assert set().union(*hammering) == {200, 429}
 
 
-def test_a_stop_does_not_wait_for_a_client_that_never_finishes(home: Desk, rogue: Rogue) -> None:
-    head = raw_request("POST", TICKETS, {**rogue.headers, "Content-Length": "1000"})
+def test_a_client_that_never_finishes_delays_no_stop_and_takes_no_usage_along(
+    home: Desk, rogue: Rogue
+) -> None:
+    unfinished = raw_request("POST", TICKETS, {**rogue.headers, "Content-Length": "1000"}) + b"{"
     for _ in range(20):
-        rogue.line(head + b"{")
-        rogue.line()
+        rogue.line(unfinished)
+    mark = unique("before-the-stop")
     with httpx.Client(base_url=home.url, headers=rogue.headers, timeout=TIMEOUT) as client:
         for number in range(20):
-            assert client.get(HEALTH, headers={"X-Request-ID": f"{head[-8:].hex()}-{number}"}).is_success
-        assert home.stop() < 10
+            assert client.get(HEALTH, headers={"X-Request-ID": f"{mark}-{number}"}).is_success
+    assert home.stop() < 10
+    home.start()
+    assert ask(home.db_url, USED, [f"{mark}%"]) == [(20,)]

@@ -1,15 +1,16 @@
-"""One Idempotency-Key makes one ticket, however often and wherever it is sent, and whatever is killed meanwhile."""
+"""One Idempotency-Key makes one ticket, however often it is sent and whatever is killed meanwhile."""
 
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import pytest
 
 from tests.desk import Desk, unique
 from tests.faults.clients import LARGE_LIMIT, TICKETS, TIMEOUT, ask, bearer, eventually, raw_request
-from tests.faults.processes import api_server, api_workers, children, kill, postmaster, workers_behind
+from tests.faults.processes import kill_api, kill_postgres, kill_worker, workers_behind
 
 IDS = "select t.subject, t.id::text from public.tickets as t where t.subject = any(%s)"
 COMMENTS = "select count(*) from public.comments as c where c.ticket_id = %s"
@@ -23,7 +24,11 @@ async def sent_at_once(
     async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT) as client:
         posts = [client.post(desks[number % len(desks)].url + path, json=body) for number in range(10)]
         answers = await asyncio.gather(*posts)
-        workers = {worker for n, desk in enumerate(desks) for worker in workers_behind(desk, *answers[n :: len(desks)])}
+        workers = {
+            worker
+            for n, desk in enumerate(desks)
+            for worker in workers_behind(desk, *answers[n :: len(desks)])
+        }
     assert len(workers) > 1, "one worker got them all"
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
@@ -32,7 +37,9 @@ async def sent_at_once(
 
 
 @pytest.mark.parametrize("desks", [1, 2])
-async def test_a_ticket_that_is_sent_ten_times_at_once_is_made_once(pair: tuple[Desk, Desk], desks: int) -> None:
+async def test_a_ticket_that_is_sent_ten_times_at_once_is_made_once(
+    pair: tuple[Desk, Desk], desks: int
+) -> None:
     title = unique("Once")
     headers = {**bearer(pair[0].token()), "Idempotency-Key": unique("key")}
     answers = await sent_at_once(pair[:desks], TICKETS, {"title": title}, headers)
@@ -41,8 +48,8 @@ async def test_a_ticket_that_is_sent_ten_times_at_once_is_made_once(pair: tuple[
 
 async def test_a_comment_that_is_sent_ten_times_at_once_is_made_once(pair: tuple[Desk, Desk]) -> None:
     headers = {**bearer(pair[0].token()), "Idempotency-Key": unique("key")}
-    made = httpx.post(pair[0].url + TICKETS, json={"title": "x"}, headers=headers, timeout=TIMEOUT)
-    ticket = made.json()["ticket"]["id"]
+    made = await sent_at_once(pair, TICKETS, {"title": "Commented"}, headers)
+    ticket = made[0].json()["ticket"]["id"]
     await sent_at_once(pair, f"{TICKETS}/{ticket}/comments", {"content": "Once"}, headers)
     assert ask(pair[0].db_url, COMMENTS, [ticket]) == [(1,)]
 
@@ -51,7 +58,9 @@ def test_a_client_that_hangs_up_before_its_answer_and_repeats_finds_what_it_made
     title, token = unique("Impatient"), far.token()
     headers = {**bearer(token), "Idempotency-Key": unique("key")}
     for _ in range(10):
-        with socket.create_connection(("127.0.0.1", int(far.environ["DESKBASE_PORT"])), timeout=TIMEOUT) as line:
+        with socket.create_connection(
+            ("127.0.0.1", int(far.environ["DESKBASE_PORT"])), timeout=TIMEOUT
+        ) as line:
             line.sendall(raw_request("POST", TICKETS, headers, {"title": title}))
     answer = httpx.post(far.url + TICKETS, json={"title": title}, headers=headers, timeout=TIMEOUT)
     assert answer.status_code == 201
@@ -68,6 +77,9 @@ class Repeaters:
         self.made: dict[str, str] = {}
         """The id that was answered for each title, which is the key too."""
         self.repeats = 0
+
+    def have_made(self, count: int) -> bool:
+        return len(self.made) >= count
 
     async def run(self) -> None:
         await asyncio.gather(*(self._work() for _ in range(CLIENTS)))
@@ -96,18 +108,6 @@ class Repeaters:
             await asyncio.sleep(0.01)
 
 
-def kill_worker(desk: Desk) -> None:
-    kill(api_workers(desk)[0])
-
-
-def kill_api(desk: Desk) -> None:
-    kill(api_server(desk), *api_workers(desk))
-
-
-def kill_postgres(desk: Desk) -> None:
-    kill(postmaster(desk), *children(postmaster(desk)))
-
-
 @pytest.mark.parametrize("end", [kill_worker, kill_api, kill_postgres])
 async def test_a_client_that_repeats_what_a_kill_has_cut_off_never_makes_a_second_ticket(
     home: Desk, end: Callable[[Desk], None]
@@ -115,7 +115,7 @@ async def test_a_client_that_repeats_what_a_kill_has_cut_off_never_makes_a_secon
     repeaters = Repeaters(home)
     running = asyncio.create_task(repeaters.run())
     for made in (KEYS // 4, KEYS // 2):
-        await eventually(lambda made=made: len(repeaters.made) >= made or running.done(), 20, f"{made} tickets")
+        await eventually(partial(repeaters.have_made, made), 20, f"{made} tickets")
         end(home)
     await asyncio.wait_for(running, 30)
     assert repeaters.repeats, "nothing was cut off"

@@ -2,10 +2,10 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -488,11 +488,23 @@ class Log:
 
 
 @pytest.fixture
-def log(database: str) -> Iterator[Log]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        log = Log(connection)
-        log.value(MAINTAIN)
-        yield log
+def connect_owner(database: str) -> Iterator[Callable[[], Connection]]:
+    """Connect to the log's database as its owner, in autocommit; nothing there takes long."""
+    with ExitStack() as stack:
+
+        def connect() -> Connection:
+            connection = stack.enter_context(psycopg.connect(database, autocommit=True))
+            connection.execute("set statement_timeout = '10s'")
+            return connection
+
+        yield connect
+
+
+@pytest.fixture
+def log(connect_owner: Callable[[], Connection]) -> Log:
+    log = Log(connect_owner())
+    log.value(MAINTAIN)
+    return log
 
 
 def test_partitions_are_made_a_week_ahead(log: Log) -> None:
@@ -535,20 +547,17 @@ def test_what_is_old_in_the_default_partition_goes_too(log: Log) -> None:
     assert log.value("select count(*) from private.events_default") == 1
 
 
-def test_many_who_keep_house_at_once_do_it_once(log: Log, database: str) -> None:
-    for offset in range(1, 8):
-        log.drop(offset)
-
-    def keep() -> None:
-        with psycopg.connect(database, autocommit=True) as connection:
-            connection.execute(MAINTAIN)
-
-    run_at_once(*[keep] * 6)
-    assert {log.day(offset) for offset in range(8)} <= set(log.partitions())
+def test_many_who_keep_house_at_once_do_it_once(log: Log, connect_owner: Callable[[], Connection]) -> None:
+    keepers = [partial(connect_owner().execute, MAINTAIN) for _ in range(6)]
+    for _ in range(5):
+        for offset in range(1, 8):
+            log.drop(offset)
+        run_at_once(*keepers)
+        assert {log.day(offset) for offset in range(8)} <= set(log.partitions())
 
 
 def test_housekeeping_does_not_wait_for_a_long_transaction_and_nobody_waits_for_it(
-    log: Log, database: str
+    log: Log, connect_owner: Callable[[], Connection]
 ) -> None:
     log.drop(7)
     warnings: list[str] = []
@@ -557,13 +566,11 @@ def test_housekeeping_does_not_wait_for_a_long_transaction_and_nobody_waits_for_
         insert into private.idempotency_keys (principal, operation, key, fingerprint, created_at)
         values ('x', 'x', 'x', '', now() - interval '2 days')
     """)
-    with psycopg.connect(database) as busy, psycopg.connect(database, autocommit=True) as other:
+    busy, other = connect_owner(), connect_owner()
+    with busy.transaction():
         busy.execute(LOG, [0])
-        begun = time.monotonic()
         log.value(MAINTAIN)
-        assert time.monotonic() - begun < 5
         assert any("busy" in warning for warning in warnings)
-        other.execute("set statement_timeout = '5s'")
         other.execute(LOG, [0])
     assert log.day(7) not in log.partitions()
     assert log.value("select count(*) from private.idempotency_keys") == 0, "the rest was done"

@@ -336,7 +336,7 @@ def test_an_operation_without_its_scope_says_which_it_is(
         ({"title": None}, "23502"),
         ({"title": "  "}, "23514"),
         ({"title": "x" * 501}, "23514"),
-        ({"title": "x", "priority": "asap"}, "22P02"),
+        ({"title": "x", "priority": "asap"}, "23514"),
         ({"title": "x", "metadata": "[1]"}, "23514"),
         ({"title": "x", "category": "x" * 201}, "23514"),
     ],

@@ -26,12 +26,12 @@ def used_by(owner: Acting) -> dict[str, int]:
     return dict(owner.rows(USED))
 
 
-def run_at_once(*tasks: Callable[[], None]) -> None:
+def run_at_once(*tasks: Callable[[], object]) -> None:
     """Run each in a thread of its own; raise what any of them raised."""
     failures: list[Exception] = []
     begin = threading.Barrier(len(tasks))
 
-    def run(task: Callable[[], None]) -> None:
+    def run(task: Callable[[], object]) -> None:
         try:
             begin.wait()
             task()

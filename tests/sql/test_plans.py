@@ -1,9 +1,10 @@
 """How statements get at their rows where there are many: by which index, and in how many pages.
 
-Each is explained, or its scans are counted, as the role that runs it. Nothing here is about time: what reads ten
-pages of a hundred thousand tickets reads hardly more of a million.
+Each is explained, or its scans are counted, as the role that runs it. Nothing here is about time: what reads
+ten pages of a hundred thousand tickets reads hardly more of a million.
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -14,17 +15,25 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.actors import LOGIN, OWNER, Acting, Parameters, Stage, World, build_world
+from tests.actors import LOGIN, OWNER, Acting, Parameters, Row, Stage, World, build_world
 from tests.databases import Server
 
-# A hundred thousand tickets in the north and a fifth of that in the south, by turns, one a minute. Each requester has
-# fifty or sixty of them, each agent two hundred or more, one in two hundred waits and one in a hundred is deleted.
+# A hundred thousand tickets in the north and a fifth of that in the south, by turns, one a minute. Each
+# requester has fifty or sixty of them, each agent two hundred or more; one in two hundred waits, and one in a
+# hundred is deleted.
 CROWD = """
     set session_replication_role = replica;
     set synchronous_commit = off;
 
     insert into public.organizations (name)
     select 'Organization ' || n from generate_series(1, 1000) as n;
+
+    insert into public.members (organization_id, id, user_id, username, email, name)
+    select %(north)s, md5('member ' || n)::uuid, gen_random_uuid(), n, n || '@crowd.example', n
+    from generate_series(1, 5000) as n;
+
+    insert into public.contacts (organization_id, member_id, name)
+    select %(north)s, md5('member ' || n)::uuid, n from generate_series(1, 5000) as n;
 
     insert into public.categories (organization_id, name)
     select %(north)s, 'Category ' || n from generate_series(1, 1000) as n;
@@ -37,25 +46,26 @@ CROWD = """
     select t.organization_id, t.id, sha256(t.name::bytea) from public.integration_tokens as t
     where t.organization_id = %(north)s and t.prefix = 'stk_';
 
-    insert into public.tickets (organization_id, subject, status, contact_id, assignee_id, integration_token_id,
-        created_at, deleted_at)
+    insert into public.tickets (organization_id, subject, status, contact_id, assignee_id,
+        integration_token_id, created_at, deleted_at)
     select case when n %% 6 = 0 then %(south)s::uuid else %(north)s end,
         'Ticket ' || n,
-        case when n %% 200 = 9 then 'waiting' else 'closed' end::public.ticket_status,
+        case when n %% 200 = 9 then 'waiting' else 'closed' end,
         case when n %% 2000 = 7 then %(customer)s else md5('contact ' || n * 7919 %% 2000)::uuid end,
         case when n %% 200 = 3 then %(agent)s else md5('agent ' || n * 7919 %% 500)::uuid end,
-        case when n %% 1000 = 11 then %(token)s when n %% 10 = 1 then md5('token ' || n * 7919 %% 100)::uuid end,
+        case when n %% 1000 = 11 then %(token)s
+            when n %% 10 = 1 then md5('token ' || n * 7919 %% 100)::uuid end,
         now() - n * interval '1 minute',
         case when n %% 100 = 5 then now() end
     from generate_series(1, 120000) as n;
 
-    -- Three comments on each of the newest tickets; sixty on each of the customer's, every other one internal.
-    insert into public.comments (organization_id, ticket_id, body, is_internal, ticket_contact_id, ticket_token_id,
-        created_at)
+    -- Three comments on each of the newest tickets, and sixty on one; every other one is internal.
+    insert into public.comments (organization_id, ticket_id, body, is_internal, ticket_contact_id,
+        ticket_token_id, created_at)
     select t.organization_id, t.id, 'Comment ' || n, n %% 2 = 0, t.contact_id, t.integration_token_id,
         t.created_at + n * interval '1 second'
     from public.tickets as t
-    cross join lateral generate_series(1, case when t.contact_id = %(customer)s then 60 else 3 end) as n
+    cross join lateral generate_series(1, case when t.subject = 'Ticket 7' then 60 else 3 end) as n
     where t.organization_id = %(north)s and t.created_at > now() - interval '20000 minutes';
 
     insert into public.notifications (organization_id, member_id, type, title, created_at)
@@ -97,6 +107,8 @@ ADMIT_PERSON = """
 """
 GET_TICKET = "select body from integration_tickets.get_ticket(%s::jsonb, %s::uuid)"
 READ_EVENTS = "select id from private.read_events('300:300:', '303:303:', 0, 500)"
+CALLS = 7
+"""How often functions are called: after five calls their statements may be planned for any parameters."""
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +167,12 @@ class Plan:
 
 
 def plan_of(acting: Acting, statement: str, params: Parameters = None) -> Plan:
-    """Explain a statement's second run; the first one may read the catalog too."""
-    acting.rows(EXPLAIN + statement, params)
-    acting.stage.come_anew()  # for it may have become somebody else
-    return Plan(acting.value(EXPLAIN + statement, params)[0]["Plan"])
+    """Explain a statement by the cheapest of three runs: caches that are still empty cost pages as well."""
+    plans = []
+    for _ in range(3):
+        acting.stage.come_anew()  # for the statement may have become somebody else
+        plans.append(Plan(acting.value(EXPLAIN + statement, params)[0]["Plan"]))
+    return min(plans, key=lambda plan: plan.pages)
 
 
 def goes_by(plan: Plan, *indexes: str, pages: int) -> None:
@@ -194,64 +208,68 @@ def login(stage: Stage) -> Acting:
     return Acting(LOGIN, stage)
 
 
-# Integrations
+@pytest.fixture
+def customers_ticket(owner: Acting) -> str:
+    """A ticket of the customer's with sixty comments."""
+    return str(owner.value("select id from public.tickets where subject = 'Ticket 7'"))
 
 
 @pytest.fixture
-def ticket(owner: Acting, token: Acting) -> str:
-    """An old ticket of the integration's, in a category."""
+def tokens_ticket(owner: Acting) -> str:
+    """A ticket of the integration's, in a category."""
     statement = """
-        update public.tickets set category_id = (select id from public.categories where name = 'Category 500')
-        where id = (select id from public.tickets where integration_token_id = %s order by created_at limit 1)
+        update public.tickets
+        set category_id = (select id from public.categories where name = 'Category 500')
+        where subject = 'Ticket 11'
         returning id
     """
-    return str(owner.value(statement, [token.token_id]))
+    return str(owner.value(statement))
+
+
+# Integrations
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 def test_an_integration_finds_its_ticket_by_the_key(
-    mode: str, owner: Acting, token: Acting, ticket: str
+    mode: str, owner: Acting, token: Acting, tokens_ticket: str
 ) -> None:
-    """By either kind of plan; a function goes over to the second one after five calls."""
     body = owner.value("select prosrc from pg_proc where oid = 'integration_tickets.get_ticket'::regproc")
     (statement,) = re.findall(r"(?<=;)\s*(select .*?);", body, re.DOTALL)
     statement = statement.replace("into body, version", "").replace("get_ticket.ticket_id", "$1")
     owner.rows("select set_config('plan_cache_mode', %s, true)", [mode])
     token.rows(f"prepare get_ticket (uuid) as {statement}")
-    plan = plan_of(token, f"execute get_ticket ('{ticket}')")
+    plan = plan_of(token, f"execute get_ticket ('{tokens_ticket}')")
     goes_by(plan, "tickets_pkey", "categories_pkey", pages=10)
     for condition in plan.each("Index Cond"):
         assert re.search(r"organization_id = .* AND \(id = ", condition)
 
 
 def test_the_service_answers_with_a_ticket_after_two_look_ups(
-    login: Acting, token: Acting, ticket: str
+    login: Acting, token: Acting, tokens_ticket: str
 ) -> None:
-    params = [json.dumps(token.actor.claims), ticket]
-    for _ in range(7):
+    params = [json.dumps(token.actor.claims), tokens_ticket]
+    for _ in range(CALLS):
         assert scans(login, GET_TICKET, params) == {"tickets_pkey": 1, "categories_pkey": 1}
     assert plan_of(login, GET_TICKET, params).pages <= 10
 
 
 def test_an_integration_finds_the_comments_that_it_missed_by_their_ticket(
-    token: Acting, customer: Acting, owner: Acting
+    token: Acting, tokens_ticket: str
 ) -> None:
-    busy = newest_ticket(owner, customer)
-    owner.rows("update public.tickets set integration_token_id = %s where id = %s", [token.token_id, busy])
     plan = plan_of(
         token,
         "select * from public.comments where ticket_id = %s and ticket_version > 0"
         " order by created_at, id limit 50",
-        [busy],
+        [tokens_ticket],
     )
-    goes_by(plan, "comments_organization_id_ticket_id_idx", pages=60)
+    goes_by(plan, "comments_organization_id_ticket_id_idx", pages=10)
 
 
 # Requests
 
 
 def test_a_token_is_admitted_after_four_look_ups(login: Acting, token: Acting) -> None:
-    for _ in range(7):
+    for _ in range(CALLS):
         assert scans(login, ADMIT, [secret_hash(token)]) == {
             "integration_token_secrets_pkey": 1,
             "integration_tokens_pkey": 1,
@@ -289,22 +307,13 @@ def test_a_persons_claims_are_made_fresh_by_keys(login: Acting, agent: Acting, c
 # People
 
 
-def newest_ticket(owner: Acting, customer: Acting) -> str:
-    """Return the newest ticket of a customer's."""
-    statement = "select id from public.tickets where contact_id = %s order by created_at desc limit 1"
-    return str(owner.value(statement, [customer.contact_id]))
-
-
 TICKET_LISTS = {
-    "newest": ("true", "created_at desc, id desc", "created_at"),
-    "older": ("(created_at, id) < (%(at)s, %(id)s)", "created_at desc, id desc", "created_at"),
-    "older over PostgREST": (
-        "created_at <= %(at)s and (created_at < %(at)s or id < %(id)s)",
-        "created_at desc, id desc",
-        "created_at",
-    ),
-    "of an assignee": ("assignee_id = %(agent)s", "created_at desc", "assignee_id"),
-    "of a requester": ("contact_id = %(customer)s", "created_at desc", "contact_id"),
+    "newest": ("true", "created_at"),
+    "older": ("(created_at, id) < (%(at)s, %(id)s)", "created_at"),
+    "older over PostgREST": ("created_at <= %(at)s and (created_at < %(at)s or id < %(id)s)", "created_at"),
+    "of a status": ("status = 'waiting'", "status"),
+    "of an assignee": ("assignee_id = %(agent)s", "assignee_id"),
+    "of a requester": ("contact_id = %(customer)s", "contact_id"),
 }
 
 
@@ -312,20 +321,24 @@ TICKET_LISTS = {
 def test_an_agent_reads_a_page_of_tickets_in_the_order_of_an_index(
     name: str, owner: Acting, agent: Acting, customer: Acting
 ) -> None:
-    condition, order, column = TICKET_LISTS[name]
-    at, last = owner.row(
-        "select created_at, id from public.tickets order by created_at desc offset 50000 limit 1"
-    )
+    condition, column = TICKET_LISTS[name]
+    at, last = owner.row("select created_at, id from public.tickets where subject = 'Ticket 50000'")
     plan = plan_of(
         agent,
-        f"select * from public.tickets where {condition} order by {order} limit 25",
+        f"select * from public.tickets where {condition} order by created_at desc, id desc limit 25",
         {"at": at, "id": last, "agent": agent.member_id, "customer": customer.contact_id},
     )
     goes_by(plan, f"tickets_organization_id_{column}_idx", pages=40)
 
 
-def test_an_agent_finds_a_ticket_by_its_number(owner: Acting, agent: Acting, customer: Acting) -> None:
-    number = owner.value("select number from public.tickets where id = %s", [newest_ticket(owner, customer)])
+def test_an_agent_counts_what_waits_without_reading_what_does_not(agent: Acting) -> None:
+    plan = plan_of(agent, "select count(*) from public.tickets where status = 'waiting'")
+    assert set(plan.each("Index Name")) == {"tickets_organization_id_status_idx"}
+    assert plan.pages <= 650
+
+
+def test_an_agent_finds_a_ticket_by_its_number(owner: Acting, agent: Acting, customers_ticket: str) -> None:
+    number = owner.value("select number from public.tickets where id = %s", [customers_ticket])
     plan = plan_of(agent, "select * from public.tickets where number = %s", [number])
     goes_by(plan, "tickets_organization_id_number_key", pages=10)
 
@@ -333,24 +346,20 @@ def test_an_agent_finds_a_ticket_by_its_number(owner: Acting, agent: Acting, cus
 def test_a_customer_who_asks_for_their_tickets_reads_a_page_of_them(customer: Acting) -> None:
     plan = plan_of(
         customer,
-        "select * from public.tickets where contact_id = %s order by created_at desc limit 25",
+        "select * from public.tickets where contact_id = %s order by created_at desc, id desc limit 25",
         [customer.contact_id],
     )
     goes_by(plan, "tickets_organization_id_contact_id_idx", pages=40)
 
 
 def test_a_conversation_is_read_in_order_by_its_ticket(
-    owner: Acting, agent: Acting, customer: Acting
+    agent: Acting, customer: Acting, customers_ticket: str
 ) -> None:
-    ticket = newest_ticket(owner, customer)
-    rows = []
-    for reader in (agent, customer):
-        plan = plan_of(
-            reader, "select * from public.comments where ticket_id = %s order by created_at, id", [ticket]
-        )
-        goes_by(plan, "comments_organization_id_ticket_id_idx", pages=70)
-        rows.append(plan.rows)
-    assert rows == [60, 30]
+    statement = "select * from public.comments where ticket_id = %s order by created_at, id"
+    for reader, rows in ((agent, 60), (customer, 30)):
+        plan = plan_of(reader, statement, [customers_ticket])
+        goes_by(plan, "comments_organization_id_ticket_id_idx", pages=10)
+        assert plan.rows == rows
 
 
 def test_an_agent_reads_their_newest_notifications(agent: Acting) -> None:
@@ -373,7 +382,7 @@ def test_an_admin_reads_what_a_token_did_last(admin: Acting, token: Acting) -> N
 def test_the_service_reads_the_events_between_two_snapshots_by_the_key(owner: Acting, login: Acting) -> None:
     days = owner.values("select distinct tableoid::regclass::text from private.events where xid < '600'")
     days = [day.removeprefix("private.") for day in days]
-    for _ in range(7):
+    for _ in range(CALLS):
         found = scans(login, READ_EVENTS)
         assert [found.get(f"{day}_pkey") for day in days] == [1, 1]
         assert not found.keys() & set(days)

@@ -149,11 +149,11 @@ def test_advisors_see_a_mistake(supabase: CommandLine, database: str) -> None:
 # Types
 
 
-def test_types_have_every_table_and_the_words_of_a_status(supabase: CommandLine, database: str) -> None:
+def test_types_have_every_table_and_the_words_of_a_role(supabase: CommandLine, database: str) -> None:
     types = supabase.output("gen", "types", "--lang", "typescript", "-s", "public", remote(database))
     with connected(database) as connection:
         tables = connection.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
-        words = connection.execute("select unnest(enum_range(null::public.ticket_status))::text").fetchall()
+        words = connection.execute("select unnest(enum_range(null::public.member_role))::text").fetchall()
     assert {("tickets",), ("comments",)} < set(tables)
     assert [table for (table,) in tables if f'"{table}": {{' not in types] == []
     assert "|".join(f'"{word}"' for (word,) in words) in types
