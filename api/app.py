@@ -73,11 +73,7 @@ class Deskbase:
         """Open the resources when the server starts, close them when it stops."""
         await receive()
         logs.configure()
-        try:
-            await self._services.open()
-        except UnavailableError:
-            await send({"type": "lifespan.startup.failed", "message": "The database cannot be reached."})
-            return
+        await self._services.open()
         logs.info(logs.Event.STARTED)
         await send({"type": "lifespan.startup.complete"})
         await receive()

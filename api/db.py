@@ -194,15 +194,15 @@ class Database:
         self._tasks: list[asyncio.Task[None]] = []
         self._up = asyncio.Event()
 
-    async def open(self, seconds: float = 30.0) -> None:
-        """Connect, and return when the first connection stands. Raises UnavailableError after `seconds`."""
+    async def open(self, seconds: float = 2.0) -> None:
+        """Connect, and return when the first connection stands, or after `seconds` without one.
+
+        Statements then fail with UnavailableError until the database is there.
+        """
         self._tasks = [asyncio.create_task(self._keep()) for _ in range(self._size)]
         self._tasks.append(asyncio.create_task(self._sweep()))
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), seconds)
-        except TimeoutError:
-            await self.close()
-            raise UnavailableError from None
 
     async def close(self) -> None:
         """Close every connection; what still waits fails with UnavailableError."""

@@ -39,7 +39,7 @@ class Services:
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        """Open everything. Raises UnavailableError if the database cannot be reached."""
+        """Open everything. A database that is away is waited for by the pool, and not here."""
         self._stack.push_async_callback(self.http.aclose)
         await self.db.open()
         self._stack.push_async_callback(self.db.close)

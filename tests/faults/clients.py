@@ -50,6 +50,21 @@ async def eventually(condition: Callable[[], Any], seconds: float, what: str) ->
         await asyncio.sleep(0.01)
 
 
+def client_of(desk: Desk, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT) -> httpx.Client:
+    """Make a client of a desk."""
+    return httpx.Client(base_url=desk.url, headers=headers, timeout=timeout, verify=NO_TLS)
+
+
+def async_client_of(desk: Desk, headers: Mapping[str, str]) -> httpx.AsyncClient:
+    """Make a client of a desk for requests at the same time."""
+    return httpx.AsyncClient(base_url=desk.url, headers=headers, timeout=TIMEOUT, verify=NO_TLS)
+
+
+def get(url: str, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT) -> httpx.Response:
+    """Ask once, over a connection of its own."""
+    return httpx.get(url, headers=headers, timeout=timeout, verify=NO_TLS)
+
+
 class Everywhere:
     """A client with a connection to every worker of some desks, over which it asks each the same."""
 
@@ -75,20 +90,24 @@ class Everywhere:
         return {answer.status_code for answer in self.get(path, headers)}
 
     def _reach_all(self, desk: Desk) -> None:
+        """Open connections until there is one to each worker; which one takes it, is chance."""
         missing = set(api_workers(desk))
-        for _ in range(200):
+        for _ in range(20):
+            for client, worker in self._reach_some(desk):
+                if worker in missing:
+                    missing.remove(worker)
+                    self.clients.append(client)
+                else:
+                    client.close()
             if not missing:
                 return
-            client = httpx.Client(base_url=desk.url, timeout=TIMEOUT, verify=NO_TLS)
-            (worker,) = workers_behind(desk, client.get("/health"))
-            if worker in missing:
-                missing.remove(worker)
-                self.clients.append(client)
-            else:
-                client.close()
-        for client in self.clients:
-            client.close()
         raise AssertionError(f"no connection reached the workers {missing}")
+
+    @staticmethod
+    def _reach_some(desk: Desk) -> list[tuple[httpx.Client, int]]:
+        clients = [client_of(desk) for _ in range(8)]
+        answers = [client.get("/health") for client in clients]
+        return list(zip(clients, workers_behind(desk, *answers), strict=True))
 
 
 class Writers:
@@ -129,9 +148,7 @@ class Writers:
         await eventually(lambda: self.acknowledged >= wanted, seconds, f"{more} more writes")
 
     async def _keep_writing(self) -> None:
-        async with httpx.AsyncClient(
-            base_url=self._desk.url, headers=self._headers, timeout=TIMEOUT
-        ) as client:
+        async with async_client_of(self._desk, self._headers) as client:
             while not self._is_over:
                 ticket = await self._write(client, TICKETS, {"title": unique("Kept")})
                 if ticket:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.databases import running_desk
 from tests.desk import Desk, wait_until
+from tests.faults.clients import get
 from tests.faults.outside import Outside
 
 USER_LIMIT, ANONYMOUS_LIMIT = 20, 10
@@ -17,6 +18,7 @@ SHARED_SECRET = "two desks on one database sign with one secret"
 
 @pytest.fixture(scope="session")
 def single_desk() -> Iterator[Desk]:
+    """The processes behind `home`, in whatever state the last test has left them."""
     with running_desk(None) as desk:
         yield desk
 
@@ -40,6 +42,7 @@ def outside() -> Iterator[Outside]:
 
 @pytest.fixture(scope="session")
 def two_desks(outside: Outside) -> Iterator[tuple[Desk, Desk]]:
+    """The processes behind `pair`, in whatever state the last test has left them."""
     limits = f'{{"rest": {{"user": "{USER_LIMIT}/hour", "anonymous": "{ANONYMOUS_LIMIT}/hour"}}}}'
 
     def run() -> AbstractContextManager[Desk]:
@@ -80,6 +83,6 @@ def whole_again(desk: Desk) -> None:
 
 def _has_database(desk: Desk) -> bool:
     try:
-        return bool(httpx.get(f"{desk.url}/ready", timeout=5).json()["database"])
+        return bool(get(f"{desk.url}/ready", timeout=5).json()["database"])
     except httpx.TransportError:
         return False

@@ -1,5 +1,6 @@
 """The processes of a running desk, and which of them answered."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ def postmaster(desk: Desk) -> int:
 def kill(*pids: int) -> None:
     """End processes without warning."""
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may end by itself when another one does
+            os.kill(pid, signal.SIGKILL)
 
 
 def kill_worker(desk: Desk) -> None:
@@ -84,8 +86,8 @@ def kill_postgres(desk: Desk) -> None:
 
 
 def kill_a_backend(desk: Desk) -> None:
-    """End one process of the embedded Postgres, which then ends all others and recovers."""
-    kill(children(postmaster(desk))[-1])
+    """End the server's end of one connection; Postgres then ends all others and recovers."""
+    kill(next(pid for pid in children(postmaster(desk)) if "authenticator" in _command(pid)))
 
 
 def workers_behind(desk: Desk, *answers: httpx.Response) -> list[int]:
@@ -127,10 +129,10 @@ def _tcp_sockets(state: str, *, port: int) -> Iterator[tuple[int, str]]:
 
 
 def _sockets(pid: int) -> Iterator[str]:
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = str(descriptor.readlink())
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:["):
-            yield target.removeprefix("socket:[").removesuffix("]")
+    """Yield the numbers of a process' sockets, as far as it lives to show them."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    yield target.removeprefix("socket:[").removesuffix("]")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.desk import Desk, unique
-from tests.faults.clients import LARGE_LIMIT, TIMEOUT, Writers, ask, bearer, eventually
+from tests.faults.clients import LARGE_LIMIT, Writers, ask, async_client_of, bearer, eventually
 from tests.faults.outside import Outside
 from tests.faults.processes import (
     api_workers,
@@ -82,9 +82,14 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_whole_desk_is_kill
     assert_kept(writers, home.db_url)
 
 
+def noted(outside: Outside, mark: str) -> set[str]:
+    """Return the ids of the requests in the usage log that begin so."""
+    return {request_id for (request_id,) in ask(outside.url, USED, [f"{mark}%"])}
+
+
 async def keep_reading(desk: Desk, mark: str, token: str, answered: list[str]) -> None:
     """Ask until nobody answers any more, and note the id of each request that was answered."""
-    async with httpx.AsyncClient(base_url=desk.url, headers=bearer(token), timeout=TIMEOUT) as client:
+    async with async_client_of(desk, bearer(token)) as client:
         while True:
             request_id = unique(mark)
             try:
@@ -106,8 +111,7 @@ async def test_every_request_that_was_answered_before_an_orderly_stop_is_in_the_
     far.process.send_signal(signal.SIGTERM)
     await asyncio.wait_for(asyncio.gather(*readers), 10)
     far.stop()
-    noted = {request_id for (request_id,) in ask(outside.url, USED, [f"{mark}%"])}
-    assert set(answered) <= noted
+    assert set(answered) <= noted(outside, mark)
 
 
 async def test_usage_that_could_not_be_written_is_written_when_the_database_is_back(
@@ -115,14 +119,11 @@ async def test_usage_that_could_not_be_written_is_written_when_the_database_is_b
 ) -> None:
     mark = unique("away")
     token = far.token(rate_limit=LARGE_LIMIT)
-    async with httpx.AsyncClient(base_url=far.url, headers=bearer(token), timeout=TIMEOUT) as client:
+    async with async_client_of(far, bearer(token)) as client:
         ids = [unique(mark) for _ in range(30)]
         for request_id in ids:
-            (
-                await client.get("/integration-tickets/", headers={"X-Request-ID": request_id})
-            ).raise_for_status()
+            answer = await client.get("/integration-tickets/", headers={"X-Request-ID": request_id})
+            assert answer.status_code == 200
     outside.stop()
     outside.start()
-    await eventually(
-        lambda: {row for (row,) in ask(outside.url, USED, [f"{mark}%"])} == set(ids), 3, "all rows are there"
-    )
+    await eventually(lambda: noted(outside, mark) == set(ids), 3, "all rows are there")

@@ -8,7 +8,7 @@ from random import randrange
 import httpx
 
 from tests.desk import Desk, wait_until
-from tests.faults.clients import TIMEOUT, bearer
+from tests.faults.clients import NO_TLS, TIMEOUT, bearer
 from tests.faults.conftest import ANONYMOUS_LIMIT, USER_LIMIT
 from tests.faults.processes import workers_behind
 
@@ -28,7 +28,9 @@ async def at_once(
 ) -> list[httpx.Response]:
     """Send that many requests at the same time, each over a connection of its own, to the desks in turn."""
     transport = httpx.AsyncHTTPTransport(
-        local_address=address, limits=httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        verify=NO_TLS,
+        local_address=address,
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
     )
     async with httpx.AsyncClient(transport=transport, headers=headers, timeout=TIMEOUT) as client:
         urls = [desks[number % len(desks)].url + path for number in range(count)]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.desk import Desk, unique
-from tests.faults.clients import LARGE_LIMIT, TICKETS, TIMEOUT, ask, bearer, raw_request
+from tests.faults.clients import LARGE_LIMIT, TICKETS, TIMEOUT, ask, bearer, client_of, get, raw_request
 
 HEALTH = "/integration-tickets/"
 SERVED_WITHIN = 2.0
@@ -49,15 +49,15 @@ def rogue(home: Desk) -> Iterator[Rogue]:
 def others(home: Desk) -> Iterator[Callable[[], None]]:
     """A check that somebody else, and a newcomer, are served in time."""
     headers = bearer(home.token(rate_limit=LARGE_LIMIT))
-    with httpx.Client(base_url=home.url, headers=headers, timeout=SERVED_WITHIN) as regular:
+    with client_of(home, headers, SERVED_WITHIN) as regular:
         made = regular.post(TICKETS, json={"title": "Regular"}).json()["ticket"]["id"]
 
         def are_served() -> None:
             for _ in range(10):
                 assert regular.get(f"{TICKETS}/{made}").status_code == 200
                 assert regular.post(TICKETS, json={"title": "Regular"}).status_code == 201
-            assert httpx.get(f"{home.url}/health", timeout=SERVED_WITHIN).status_code == 200
-            assert httpx.get(f"{home.url}/ready", timeout=SERVED_WITHIN).status_code == 200
+            assert get(f"{home.url}/health", timeout=SERVED_WITHIN).status_code == 200
+            assert get(f"{home.url}/ready", timeout=SERVED_WITHIN).status_code == 200
 
         yield are_served
         are_served()
@@ -144,7 +144,7 @@ def test_bodies_of_two_megabytes_are_refused_and_others_are_served(
 
     headers = {**rogue.headers, "Content-Type": "application/json"}
     with (
-        httpx.Client(base_url=home.url, headers=headers, timeout=TIMEOUT) as client,
+        client_of(home, headers) as client,
         ThreadPoolExecutor(6) as threads,
     ):
         answers = threads.map(send, range(24))
@@ -168,7 +168,7 @@ def test_deep_nesting_is_a_bad_request_and_others_are_served(
     home: Desk, rogue: Rogue, others: Callable[[], None], body: bytes
 ) -> None:
     headers = {**rogue.headers, "Content-Type": "application/json"}
-    with httpx.Client(base_url=home.url, headers=headers, timeout=TIMEOUT) as client:
+    with client_of(home, headers) as client:
         for _ in range(10):
             answer = client.post(TICKETS, content=body)
             assert answer.status_code == 400, answer.text
@@ -203,7 +203,7 @@ def test_others_are_served_while_one_token_runs_against_its_limit(
 
     def hammer(_: int) -> set[int]:
         statuses = set()
-        with httpx.Client(base_url=home.url, headers=spent, timeout=TIMEOUT) as client:
+        with client_of(home, spent) as client:
             while time.monotonic() < deadline:
                 statuses.add(client.get(HEALTH).status_code)
         return statuses
@@ -221,7 +221,7 @@ def test_a_client_that_never_finishes_delays_no_stop_and_takes_no_usage_along(
     for _ in range(20):
         rogue.line(unfinished)
     mark = unique("before-the-stop")
-    with httpx.Client(base_url=home.url, headers=rogue.headers, timeout=TIMEOUT) as client:
+    with client_of(home, rogue.headers) as client:
         for number in range(20):
             assert client.get(HEALTH, headers={"X-Request-ID": f"{mark}-{number}"}).is_success
     assert home.stop() < 10

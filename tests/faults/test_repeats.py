@@ -9,7 +9,18 @@ import httpx
 import pytest
 
 from tests.desk import Desk, unique
-from tests.faults.clients import LARGE_LIMIT, TICKETS, TIMEOUT, ask, bearer, eventually, raw_request
+from tests.faults.clients import (
+    LARGE_LIMIT,
+    NO_TLS,
+    TICKETS,
+    TIMEOUT,
+    ask,
+    async_client_of,
+    bearer,
+    client_of,
+    eventually,
+    raw_request,
+)
 from tests.faults.processes import kill_api, kill_postgres, kill_worker, workers_behind
 
 IDS = "select t.subject, t.id::text from public.tickets as t where t.subject = any(%s)"
@@ -21,7 +32,7 @@ async def sent_at_once(
     desks: tuple[Desk, ...], path: str, body: dict[str, str], headers: dict[str, str]
 ) -> list[httpx.Response]:
     """Post the same ten times at the same time, over ten connections, to the desks in turn."""
-    async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT) as client:
+    async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT, verify=NO_TLS) as client:
         posts = [client.post(desks[number % len(desks)].url + path, json=body) for number in range(10)]
         answers = await asyncio.gather(*posts)
         workers = {
@@ -62,7 +73,8 @@ def test_a_client_that_hangs_up_before_its_answer_and_repeats_finds_what_it_made
             ("127.0.0.1", int(far.environ["DESKBASE_PORT"])), timeout=TIMEOUT
         ) as line:
             line.sendall(raw_request("POST", TICKETS, headers, {"title": title}))
-    answer = httpx.post(far.url + TICKETS, json={"title": title}, headers=headers, timeout=TIMEOUT)
+    with client_of(far, headers) as client:
+        answer = client.post(TICKETS, json={"title": title})
     assert answer.status_code == 201
     assert ask(far.db_url, IDS, [[title]]) == [(title, answer.json()["ticket"]["id"])]
 
@@ -85,9 +97,7 @@ class Repeaters:
         await asyncio.gather(*(self._work() for _ in range(CLIENTS)))
 
     async def _work(self) -> None:
-        async with httpx.AsyncClient(
-            base_url=self._desk.url, headers=self._headers, timeout=TIMEOUT
-        ) as client:
+        async with async_client_of(self._desk, self._headers) as client:
             while self._waiting:
                 title = self._waiting.pop()
                 answers = [await self._insist(client, title) for _ in range(2)]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.desk import Desk, Member, wait_until
-from tests.faults.clients import TIMEOUT, Everywhere, bearer
+from tests.faults.clients import Everywhere, bearer, client_of, get
 
 HEALTH = "/integration-tickets/"
 ROWS = "/tickets?select=id&limit=1"
@@ -32,13 +32,13 @@ def everywhere(pair: tuple[Desk, Desk]) -> Iterator[Everywhere]:
 def admin(far: Desk) -> Iterator[httpx.Client]:
     """The admin's client, who calls functions over PostgREST."""
     headers = {"apikey": far.anon_key, **bearer(far.jwt(far.member("admin")))}
-    with httpx.Client(base_url=f"{far.rest_url}/rpc", headers=headers, timeout=TIMEOUT) as client:
+    with client_of(far, headers) as client:
         yield client
 
 
 def change(admin: httpx.Client, function: str, **arguments: object) -> str:
     """Let the admin change a token, and return the new secret if there is one."""
-    answer = admin.post(f"/{function}_integration_token", json=arguments)
+    answer = admin.post(f"/rest/v1/rpc/{function}_integration_token", json=arguments)
     assert answer.status_code == 200, answer.text
     return answer.json().get("token") or ""
 
@@ -123,11 +123,11 @@ def test_a_person_is_refused_at_once_behind_the_gateway_and_by_postgrest_itself(
     session = far.session(member)
     headers = {"apikey": far.anon_key, **bearer(far.jwt(member, session_id=session))}
     assert everywhere.statuses(f"/rest/v1{ROWS}", headers) == {200}
-    assert httpx.get(far.postgrest_url + ROWS, headers=headers, timeout=TIMEOUT).status_code == 200
+    assert get(far.postgrest_url + ROWS, headers).status_code == 200
     take_away(far, member, session)
     answers = everywhere.get(f"/rest/v1{ROWS}", headers)
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(401, "session_ended")] * 6
-    direct = httpx.get(far.postgrest_url + ROWS, headers=headers, timeout=TIMEOUT)
+    direct = get(far.postgrest_url + ROWS, headers)
     assert (direct.status_code, direct.json()["message"]) == (401, "session_ended")
 
 
