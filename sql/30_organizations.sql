@@ -7,7 +7,7 @@ create table public.organizations (
     id uuid not null default gen_random_uuid() primary key,
     name text not null check (length(name) between 1 and 200),
     domain text check (domain = lower(domain) and length(domain) <= 253),
-    settings jsonb not null default '{}' check (jsonb_typeof(settings) = 'object'),
+    settings jsonb not null default '{}' check (jsonb_typeof(settings) = 'object' and pg_column_size(settings) <= 262144),
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     deleted_at timestamptz
@@ -61,7 +61,7 @@ create table public.members (
     username text not null check (length(username) between 1 and 150),
     email text not null check (email = lower(email) and length(email) between 3 and 320),
     name text not null check (length(name) between 1 and 200),
-    avatar_url text check (length(avatar_url) <= 2000),
+    avatar_url text check (avatar_url ~ '^https?://' and length(avatar_url) <= 2000),
     role public.member_role not null default 'customer',
     department text check (length(department) <= 200),
     presence public.presence not null default 'offline',

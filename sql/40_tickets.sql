@@ -23,8 +23,8 @@ create table public.tickets (
     group_id uuid,
     due_at timestamptz,
     resolution text check (length(resolution) <= 100000),
-    custom_fields jsonb not null default '{}' check (jsonb_typeof(custom_fields) = 'object'),
-    metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object'),
+    custom_fields jsonb not null default '{}' check (jsonb_typeof(custom_fields) = 'object' and pg_column_size(custom_fields) <= 262144),
+    metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object' and pg_column_size(metadata) <= 262144),
     origin_id text check (length(origin_id) <= 320),
     external_id text check (length(external_id) between 1 and 320),
     is_bot_handoff boolean not null default false,
@@ -65,7 +65,7 @@ comment on column public.tickets.category_label is 'A category''s name as the cl
 comment on column public.tickets.contact_id is 'The requester.';
 comment on column public.tickets.created_by_member_id is 'The member who wrote it down, customer or agent.';
 comment on column public.tickets.integration_token_id is 'The integration that made it, and alone among integrations sees it.';
-comment on column public.tickets.metadata is 'What an integration keeps with the ticket; ours to store, theirs to read.';
+comment on column public.tickets.metadata is 'What an integration keeps with the ticket, 256 KiB at most; ours to store, theirs to read.';
 comment on column public.tickets.origin_id is 'Where on its channel it came from: a number, a page, a session.';
 comment on column public.tickets.external_id is 'What another system calls this ticket; unique in the organization.';
 comment on column public.tickets.version is 'One more with every change and comment; answered as ETag.';

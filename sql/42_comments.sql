@@ -79,17 +79,21 @@ create policy insert_member on public.comments for insert to authenticated
 create policy insert_integration on public.comments for insert to integration
     with check (organization_id = (select private.organization_id())
         and ticket_token_id = (select private.token_id()) and (select private.has_scope('comments:write')));
--- What was said is its author's to correct; a lead may correct anyone's.
+-- What was said is its author's to correct as long as they see it; a lead may correct anyone's.
 create policy update_author on public.comments for update to authenticated
     using (organization_id = (select private.organization_id()) and ticket_deleted_at is null
-        and ((select private.is_lead()) or author_member_id = (select private.member_id())
-            or author_contact_id = (select private.contact_id())))
+        and ((select private.is_lead())
+            or ((select private.is_agent()) and author_member_id = (select private.member_id()))
+            or (author_contact_id = (select private.contact_id())
+                and ticket_contact_id = (select private.contact_id()))))
     with check (organization_id = (select private.organization_id())
         and ((select private.is_agent()) or not is_internal));
 create policy delete_author on public.comments for delete to authenticated
     using (organization_id = (select private.organization_id()) and ticket_deleted_at is null
-        and ((select private.is_lead()) or author_member_id = (select private.member_id())
-            or author_contact_id = (select private.contact_id())));
+        and ((select private.is_lead())
+            or ((select private.is_agent()) and author_member_id = (select private.member_id()))
+            or (author_contact_id = (select private.contact_id())
+                and ticket_contact_id = (select private.contact_id()))));
 grant select, delete, insert (organization_id, id, ticket_id, body, is_internal, content_type),
     update (body, is_internal)
     on public.comments to authenticated;
@@ -173,7 +177,7 @@ create table public.attachments (
     filename text not null check (length(filename) between 1 and 255),
     mime_type text not null default 'application/octet-stream' check (length(mime_type) between 3 and 255),
     size bigint not null check (size >= 0),
-    url text check (length(url) <= 2000),
+    url text check (url ~ '^https?://' and length(url) <= 2000),
     storage_key text check (length(storage_key) <= 500),
     is_internal boolean not null default false,
     ticket_contact_id uuid,

@@ -10,7 +10,7 @@ create table public.articles (
     title text not null check (length(btrim(title)) between 1 and 500),
     content text not null default '' check (length(content) <= 500000),
     category text not null default '' check (length(category) <= 200),
-    tags text[] not null default '{}',
+    tags text[] not null default '{}' check (pg_column_size(tags) <= 65536),
     is_published boolean not null default false,
     views bigint not null default 0,
     helpful_votes integer not null default 0,

@@ -95,7 +95,7 @@ ADD_COMMENT = Docs(
     example={"comment_id": "660e8400-e29b-41d4-a716-446655440111"},
     parameters=(_IDEMPOTENCY_KEY, _IF_MATCH),
     headers=("ETag",),
-    errors=_ALWAYS | _WRITE | _OWN_TICKET | {409: ("idempotency_conflict", "ticket_closed")},
+    errors=_ALWAYS | _WRITE | _OWN_TICKET | {409: ("idempotency_conflict",)},
 )
 UPDATE_STATUS = Docs(
     body=structs.UpdateStatus,
@@ -107,7 +107,7 @@ UPDATE_STATUS = Docs(
     },
     parameters=(_IF_MATCH,),
     headers=("ETag",),
-    errors=_ALWAYS | _WRITE | _OWN_TICKET | {409: ("ticket_closed",)},
+    errors=_ALWAYS | _WRITE | _OWN_TICKET,
 )
 
 

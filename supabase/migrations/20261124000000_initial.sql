@@ -203,7 +203,7 @@ create table public.organizations (
     id uuid not null default gen_random_uuid() primary key,
     name text not null check (length(name) between 1 and 200),
     domain text check (domain = lower(domain) and length(domain) <= 253),
-    settings jsonb not null default '{}' check (jsonb_typeof(settings) = 'object'),
+    settings jsonb not null default '{}' check (jsonb_typeof(settings) = 'object' and pg_column_size(settings) <= 262144),
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     deleted_at timestamptz
@@ -257,7 +257,7 @@ create table public.members (
     username text not null check (length(username) between 1 and 150),
     email text not null check (email = lower(email) and length(email) between 3 and 320),
     name text not null check (length(name) between 1 and 200),
-    avatar_url text check (length(avatar_url) <= 2000),
+    avatar_url text check (avatar_url ~ '^https?://' and length(avatar_url) <= 2000),
     role public.member_role not null default 'customer',
     department text check (length(department) <= 200),
     presence public.presence not null default 'offline',
@@ -1121,8 +1121,8 @@ create table public.tickets (
     group_id uuid,
     due_at timestamptz,
     resolution text check (length(resolution) <= 100000),
-    custom_fields jsonb not null default '{}' check (jsonb_typeof(custom_fields) = 'object'),
-    metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object'),
+    custom_fields jsonb not null default '{}' check (jsonb_typeof(custom_fields) = 'object' and pg_column_size(custom_fields) <= 262144),
+    metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object' and pg_column_size(metadata) <= 262144),
     origin_id text check (length(origin_id) <= 320),
     external_id text check (length(external_id) between 1 and 320),
     is_bot_handoff boolean not null default false,
@@ -1163,7 +1163,7 @@ comment on column public.tickets.category_label is 'A category''s name as the cl
 comment on column public.tickets.contact_id is 'The requester.';
 comment on column public.tickets.created_by_member_id is 'The member who wrote it down, customer or agent.';
 comment on column public.tickets.integration_token_id is 'The integration that made it, and alone among integrations sees it.';
-comment on column public.tickets.metadata is 'What an integration keeps with the ticket; ours to store, theirs to read.';
+comment on column public.tickets.metadata is 'What an integration keeps with the ticket, 256 KiB at most; ours to store, theirs to read.';
 comment on column public.tickets.origin_id is 'Where on its channel it came from: a number, a page, a session.';
 comment on column public.tickets.external_id is 'What another system calls this ticket; unique in the organization.';
 comment on column public.tickets.version is 'One more with every change and comment; answered as ETag.';
@@ -1574,17 +1574,21 @@ create policy insert_member on public.comments for insert to authenticated
 create policy insert_integration on public.comments for insert to integration
     with check (organization_id = (select private.organization_id())
         and ticket_token_id = (select private.token_id()) and (select private.has_scope('comments:write')));
--- What was said is its author's to correct; a lead may correct anyone's.
+-- What was said is its author's to correct as long as they see it; a lead may correct anyone's.
 create policy update_author on public.comments for update to authenticated
     using (organization_id = (select private.organization_id()) and ticket_deleted_at is null
-        and ((select private.is_lead()) or author_member_id = (select private.member_id())
-            or author_contact_id = (select private.contact_id())))
+        and ((select private.is_lead())
+            or ((select private.is_agent()) and author_member_id = (select private.member_id()))
+            or (author_contact_id = (select private.contact_id())
+                and ticket_contact_id = (select private.contact_id()))))
     with check (organization_id = (select private.organization_id())
         and ((select private.is_agent()) or not is_internal));
 create policy delete_author on public.comments for delete to authenticated
     using (organization_id = (select private.organization_id()) and ticket_deleted_at is null
-        and ((select private.is_lead()) or author_member_id = (select private.member_id())
-            or author_contact_id = (select private.contact_id())));
+        and ((select private.is_lead())
+            or ((select private.is_agent()) and author_member_id = (select private.member_id()))
+            or (author_contact_id = (select private.contact_id())
+                and ticket_contact_id = (select private.contact_id()))));
 grant select, delete, insert (organization_id, id, ticket_id, body, is_internal, content_type),
     update (body, is_internal)
     on public.comments to authenticated;
@@ -1668,7 +1672,7 @@ create table public.attachments (
     filename text not null check (length(filename) between 1 and 255),
     mime_type text not null default 'application/octet-stream' check (length(mime_type) between 3 and 255),
     size bigint not null check (size >= 0),
-    url text check (length(url) <= 2000),
+    url text check (url ~ '^https?://' and length(url) <= 2000),
     storage_key text check (length(storage_key) <= 500),
     is_internal boolean not null default false,
     ticket_contact_id uuid,
@@ -2077,7 +2081,7 @@ create table public.templates (
     title text not null check (length(btrim(title)) between 1 and 200),
     content text not null check (length(content) between 1 and 100000),
     category text not null default '' check (length(category) <= 200),
-    variables text[] not null default '{}',
+    variables text[] not null default '{}' check (pg_column_size(variables) <= 65536),
     is_public boolean not null default true,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
@@ -2121,7 +2125,7 @@ create table public.saved_filters (
     number bigint not null generated always as identity,
     owner_id uuid not null default private.member_id(),
     name text not null check (length(btrim(name)) between 1 and 200),
-    params jsonb not null default '{}' check (jsonb_typeof(params) = 'object'),
+    params jsonb not null default '{}' check (jsonb_typeof(params) = 'object' and pg_column_size(params) <= 65536),
     is_public boolean not null default false,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
@@ -2169,7 +2173,7 @@ create table public.articles (
     title text not null check (length(btrim(title)) between 1 and 500),
     content text not null default '' check (length(content) <= 500000),
     category text not null default '' check (length(category) <= 200),
-    tags text[] not null default '{}',
+    tags text[] not null default '{}' check (pg_column_size(tags) <= 65536),
     is_published boolean not null default false,
     views bigint not null default 0,
     helpful_votes integer not null default 0,

@@ -25,7 +25,7 @@ from tests.faults.processes import kill_api, kill_postgres, kill_worker, workers
 
 IDS = "select t.subject, t.id::text from public.tickets as t where t.subject = any(%s)"
 COMMENTS = "select count(*) from public.comments as c where c.ticket_id = %s"
-KEYS, CLIENTS = 120, 8
+KEYS, CLIENTS = 80, 8
 
 
 async def sent_at_once(

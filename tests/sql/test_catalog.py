@@ -5,13 +5,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from api.errors import WORDS
 from api.migrations import SOURCES
 from api.statements import split
+from functions.integration_tickets import structs
 from tests.actors import Acting, World, rolled_back
 
 Rows = Callable[..., list[tuple[Any, ...]]]
@@ -572,6 +573,19 @@ def test_constraints_and_indexes_are_named_after_their_table(rows: Rows) -> None
             # The last columns of an index may be there for the order alone.
             middle = name.removeprefix(f"{table}_").removesuffix("_idx")
             assert columns is None or f"{columns}_".startswith(f"{middle}_"), (name, columns)
+
+
+def test_the_contract_s_words_are_the_database_s(rows: Rows) -> None:
+    checks = rows("""
+        select t.typname, pg_get_constraintdef(k.oid)
+        from pg_type as t join pg_constraint as k on k.contypid = t.oid
+        where t.typnamespace = 'public'::regnamespace
+    """)
+    labels = {name: re.findall(r"'(\w+)'", check) for name, check in checks}
+    assert list(get_args(structs.Priority)) == labels["ticket_priority"]
+    word = "select integration_tickets.status_word(s) from unnest(%(all)s::public.ticket_status[]) as s"
+    shown = {text for (text,) in rows(word, all=labels["ticket_status"])}
+    assert set(get_args(structs.Status)) == shown
 
 
 def test_refusals_use_published_words_and_a_sentence(rows: Rows) -> None:

@@ -7,6 +7,7 @@ see of it, here too, because that as well has to hold for tables that are still 
 
 import contextlib
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -153,8 +154,8 @@ class Walk:
     def fingerprint(self, organization: Organization) -> list[Any]:
         """Return something that changes with any write to a row of the organization, even of the same."""
         parts = [
-            f"select '{t.name}', md5(string_agg(t.ctid || t::text, '' order by t.ctid)) from public.{t.name} as t"
-            f" where t.{t.tenant} = %(id)s"
+            f"select '{t.name}', md5(string_agg(t.ctid || t::text, '' order by t.ctid))"
+            f" from public.{t.name} as t where t.{t.tenant} = %(id)s"
             for t in self.tables
         ]
         return sorted(self.owner.rows(" union all ".join(parts), {"id": organization.id}))
@@ -450,7 +451,7 @@ def test_nobody_changes_or_deletes_a_row_of_the_other_organization(name: str, wa
 def must_not_reach(
     walk: Walk, foreign: Organization, before: list[Any], attempt: Callable[[], object]
 ) -> str | None:
-    """Try to write without a condition; no foreign row may be touched. Return how it was refused, if it was."""
+    """Try to write without a condition; no foreign row may be touched. Return how it was refused."""
     with walk.stage.undone():
         refusal = refusal_of(attempt)
         assert refusal or walk.fingerprint(foreign) == before
@@ -556,3 +557,63 @@ def test_only_these_tables_tell_that_another_organization_has_something(owner: A
                     and has_column_privilege('authenticated', t.oid, a.attnum, 'insert'))
     """)
     assert set(telling) == set(GLOBALLY_UNIQUE)
+
+
+# The proof itself
+
+
+POLICIES = """
+    select c.relname, p.polname, p.polcmd::text,
+        array(select rolname from pg_roles where oid = any (p.polroles)),
+        pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+    from pg_policy as p join pg_class as c on c.oid = p.polrelid
+    where c.relnamespace = 'public'::regnamespace order by 1, 2
+"""
+ANCHOR = r"\((organization_id|id) = \( SELECT private\.organization_id\(\) AS organization_id\)\)"
+# Such an id is nobody else's in any organization, so it stands for the organization as well.
+OWN_ID = r"id = \( SELECT private\.(member|token)_id\(\)"
+
+
+def leaks(walk: Walk, acting: Acting, table: Table, command: str, names: Sequence[Organization]) -> bool:
+    """Return whether the walk would find a row of the other organization within the actor's reach."""
+    home, foreign = names
+    if command == "r":
+        return any(row[table.tenant] != home.id for row in visible(acting, table))
+    if command == "a":
+        columns = walk.granted(acting.actor, table, "insert")
+        rows = walk.copies(table, foreign)
+        return any(walk.attempt(partial(insert_copy, acting, table, columns, row)) != "42501" for row in rows)
+    attempts: list[Callable[[], object]] = [partial(acting.rows, f"delete from public.{table.name}")]
+    if command == "w":
+        columns = walk.granted(acting.actor, table, "update")
+        rows = walk.copies(table, home)[:2]
+        attempts = [partial(overwrite, acting, table, column, row) for column in columns for row in rows]
+    before = walk.fingerprint(foreign)
+    return any(reaches(walk, foreign, before, attempt) for attempt in attempts)
+
+
+def reaches(walk: Walk, foreign: Organization, before: list[Any], attempt: Callable[[], object]) -> bool:
+    with walk.stage.undone():
+        return not refusal_of(attempt) and walk.fingerprint(foreign) != before
+
+
+def test_the_walk_would_notice_any_policy_that_forgot_the_organization(walk: Walk) -> None:
+    unnoticed = []
+    policies = [policy for policy in walk.owner.rows(POLICIES) if policy[3] != ["anon"]]
+    assert len(policies) > 80
+    for name, policy, command, roles, using, check in policies:
+        clauses = [
+            f"{word} ({re.sub(ANCHOR, 'true', expression)})"
+            for word, expression in (("using", using), ("with check", check))
+            if expression
+        ]
+        with walk.without_triggers():
+            walk.owner.rows(f"alter policy {policy} on public.{name} {' '.join(clauses)}")
+            found = [walk.find(writer) for writer in WRITERS]
+            if not any(
+                leaks(walk, acting, walk[name], command, organizations)
+                for acting, *organizations in found
+                if acting.actor.role in roles
+            ):
+                unnoticed.append((name, policy, using or check))
+    assert [place for *place, expression in unnoticed if not re.search(OWN_ID, expression)] == []
