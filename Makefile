@@ -37,7 +37,7 @@ reset: $(VENV)/.runtime ## Delete the data folder: database, files, mail and sec
 
 .PHONY: test
 test: $(VENV)/.dev node_modules/.dev ## Run the tests; ARGS="-k name" picks some
-	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.dev node_modules/.dev ## Measure against PostgREST and pgbench, side by side

@@ -198,7 +198,7 @@ def scans(login: Acting, statement: str, params: Parameters = None) -> dict[str,
 
 
 def fewest_scans(login: Acting, statement: str, params: Parameters = None) -> dict[str, int]:
-    """Return the scans of the cheapest of some calls: planning looks at the ends of an index, which counts too."""
+    """Return the scans of the cheapest of some calls; planning may look into an index as well, and counts."""
     return min((scans(login, statement, params) for _ in range(CALLS)), key=lambda found: sum(found.values()))
 
 
