@@ -3174,6 +3174,22 @@ return case status when 'new' then 'open' when 'on_hold' then 'waiting' else sta
 comment on function integration_tickets.status_word(public.ticket_status) is 'What the contract calls a status.';
 grant execute on function integration_tickets.status_word(public.ticket_status) to authenticator, integration;
 
+-- The shapes that are answered; row_to_json writes them without the blanks that json_build_object puts in.
+
+create type integration_tickets.created_ticket as (
+    id uuid, title text, description text, status text, priority text, category text, metadata jsonb, created_at text
+);
+comment on type integration_tickets.created_ticket is 'A ticket as creating it answers.';
+
+create type integration_tickets.ticket as (
+    id uuid, title text, description text, status text, priority text, category text, metadata jsonb, created_at text,
+    updated_at text
+);
+comment on type integration_tickets.ticket is 'A ticket.';
+
+create type integration_tickets.changed_ticket as (id uuid, status text, updated_at text);
+comment on type integration_tickets.changed_ticket is 'What a change of status answers of a ticket.';
+
 create function integration_tickets.require_version(ticket_id uuid, version bigint, if_match bigint) returns void
 language plpgsql stable
 set search_path = ''
@@ -3249,15 +3265,15 @@ begin
         case when v_category_id is null then v_category end,
         coalesce(create_ticket.metadata, '{}'));
     version := 1;
-    body := json_build_object('ticket', json_build_object(
-        'id', v_id,
-        'title', title,
-        'description', nullif(create_ticket.description, ''),
-        'status', integration_tickets.status_word('new'),
-        'priority', coalesce(create_ticket.priority, 'medium'),
-        'category', v_category,
-        'metadata', coalesce(create_ticket.metadata, '{}'),
-        'created_at', private.rfc3339(now())));
+    body := '{"ticket":' || row_to_json(row(
+        v_id,
+        title,
+        nullif(create_ticket.description, ''),
+        integration_tickets.status_word('new'),
+        coalesce(create_ticket.priority, 'medium'),
+        v_category,
+        coalesce(create_ticket.metadata, '{}'),
+        private.rfc3339(now()))::integration_tickets.created_ticket) || '}';
     if idempotency_key is not null then
         perform private.finish_once('integration_tickets.create_ticket', idempotency_key, body, version);
     end if;
@@ -3272,16 +3288,16 @@ set search_path = ''
 as $$
 begin
     perform private.enter(claims);
-    select json_build_object('ticket', json_build_object(
-            'id', t.id,
-            'title', t.subject,
-            'description', nullif(t.description, ''),
-            'status', integration_tickets.status_word(t.status),
-            'priority', t.priority,
-            'category', coalesce(c.name, t.category_label),
-            'metadata', t.metadata,
-            'created_at', private.rfc3339(t.created_at),
-            'updated_at', private.rfc3339(t.updated_at))), t.version
+    select '{"ticket":' || row_to_json(row(
+            t.id,
+            t.subject,
+            nullif(t.description, ''),
+            integration_tickets.status_word(t.status),
+            t.priority,
+            coalesce(c.name, t.category_label),
+            t.metadata,
+            private.rfc3339(t.created_at),
+            private.rfc3339(t.updated_at))::integration_tickets.ticket) || '}', t.version
     into body, version
     from public.tickets as t
     left join public.categories as c on c.organization_id = t.organization_id and c.id = t.category_id
@@ -3323,7 +3339,7 @@ begin
     insert into public.comments (id, ticket_id, body, is_internal)
     values (v_id, add_comment.ticket_id, content, coalesce(add_comment.is_internal, false));
     version := v_ticket.version + 1;
-    body := json_build_object('comment_id', v_id);
+    body := '{"comment_id":"' || v_id || '"}';
     if idempotency_key is not null then
         perform private.finish_once('integration_tickets.add_comment', idempotency_key, body, version);
     end if;
@@ -3358,10 +3374,10 @@ begin
         and integration_tickets.status_word(t.status) <> update_ticket_status.status;
     select t.* into v_ticket from public.tickets as t where t.id = update_ticket_status.ticket_id;
     version := v_ticket.version;
-    body := json_build_object('success', true, 'ticket', json_build_object(
-        'id', v_ticket.id,
-        'status', integration_tickets.status_word(v_ticket.status),
-        'updated_at', private.rfc3339(v_ticket.updated_at)));
+    body := '{"success":true,"ticket":' || row_to_json(row(
+        v_ticket.id,
+        integration_tickets.status_word(v_ticket.status),
+        private.rfc3339(v_ticket.updated_at))::integration_tickets.changed_ticket) || '}';
 end
 $$;
 comment on function integration_tickets.update_ticket_status(jsonb, uuid, text, bigint) is
