@@ -15,13 +15,12 @@ from api.errors import SqlError, UnavailableError
 from api.gateway import Gateway
 from api.limits import Header
 from api.metrics import CONTENT_TYPE
-from api.openapi import ASSETS, asset
+from api.openapi import ASSETS, ASSETS_PATH, asset
 from api.services import Services
 from api.settings import Settings
 from functions import integration_tickets
 
 FUNCTIONS = "/functions/v1"
-ASSETS_PATH = "/assets/"
 _READY_SECONDS = 1.0
 CONTRACTS = {
     "integration-tickets": integration_tickets.create_app,

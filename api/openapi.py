@@ -18,12 +18,13 @@ from litestar.routes import HTTPRoute
 
 JsonObject = dict[str, Any]
 DOCS = "docs"
+ASSETS_PATH = "/assets/"
 ASSETS = {
     "swagger-ui.css": ("text/css; charset=utf-8", "swagger-ui-dist/swagger-ui.css"),
     "swagger-ui-bundle.js": ("text/javascript; charset=utf-8", "swagger-ui-dist/swagger-ui-bundle.js"),
     "redoc.standalone.js": ("text/javascript; charset=utf-8", "redoc/bundles/redoc.standalone.js"),
 }
-"""What the pages load, by the name under /assets/: its media type, and its place in its package."""
+"""What the pages load, by the name under ASSETS_PATH: its media type, and its place in its package."""
 
 _HEADERS: dict[str, JsonObject] = {
     "X-Request-ID": {"description": "Names this request in the logs.", "schema": {"type": "string"}},
@@ -188,9 +189,9 @@ def swagger_page(title: str) -> bytes:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="/assets/swagger-ui.css"></head>
+<link rel="stylesheet" href="{ASSETS_PATH}swagger-ui.css"></head>
 <body><div id="page"></div>
-<script src="/assets/swagger-ui-bundle.js"></script>
+<script src="{ASSETS_PATH}swagger-ui-bundle.js"></script>
 <script>
   SwaggerUIBundle({{url: location.pathname.replace(/docs\\/?$/, "openapi.json"), dom_id: "#page"}})
 </script>
@@ -205,7 +206,7 @@ def redoc_page(title: str) -> bytes:
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"></head>
 <body><div id="page"></div>
-<script src="/assets/redoc.standalone.js"></script>
+<script src="{ASSETS_PATH}redoc.standalone.js"></script>
 <script>
   const page = document.getElementById("page")
   Redoc.init(location.pathname.replace(/redoc\\/?$/, "openapi.json"), {{}}, page)

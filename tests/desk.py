@@ -341,7 +341,7 @@ def _is_passed_on(name: str) -> bool:
 def _descendants(pid: int) -> Iterator[tuple[int, int]]:
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and (fields := _fields(int(folder.name))):
+        if folder.name.isdigit() and (fields := process_fields(int(folder.name))):
             parents.setdefault(int(fields[1]), []).append(int(folder.name))
     waiting = list(parents.get(pid, []))
     while waiting:
@@ -352,11 +352,11 @@ def _descendants(pid: int) -> Iterator[tuple[int, int]]:
 
 
 def _start_time(pid: int) -> int | None:
-    fields = _fields(pid)
+    fields = process_fields(pid)
     return int(fields[19]) if fields and fields[0] != "Z" else None
 
 
-def _fields(pid: int) -> list[str]:
+def process_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from the state on; none if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

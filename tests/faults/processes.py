@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.desk import Desk
+from tests.desk import Desk, process_fields
 
 ESTABLISHED, LISTENING = "01", "0A"
 
@@ -16,17 +16,17 @@ ESTABLISHED, LISTENING = "01", "0A"
 def children(parent: int) -> list[int]:
     """Return the processes that this one has started and that still run."""
     numbers = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
-    return sorted(pid for pid in numbers if _fields(pid)[1:2] == [str(parent)] and is_running(pid))
+    return sorted(pid for pid in numbers if process_fields(pid)[1:2] == [str(parent)] and is_running(pid))
 
 
 def is_running(pid: int) -> bool:
     """Return whether there is such a process that has not ended."""
-    return _fields(pid)[:1] not in ([], ["Z"], ["X"])
+    return process_fields(pid)[:1] not in ([], ["Z"], ["X"])
 
 
 def is_stopped(pid: int) -> bool:
     """Return whether a signal has stopped the process."""
-    return _fields(pid)[:1] == ["T"]
+    return process_fields(pid)[:1] == ["T"]
 
 
 def api_server(desk: Desk) -> int:
@@ -102,14 +102,6 @@ def _children_that_run(desk: Desk, word: str) -> list[int]:
     """Return the children of `deskbase up` whose command has the word in it."""
     assert desk.process
     return [pid for pid in children(desk.process.pid) if word in _command(pid)]
-
-
-def _fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the state on; none if the process is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 def _command(pid: int) -> str:
