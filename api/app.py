@@ -1,4 +1,4 @@
-"""The app: one ASGI application, which sends each request to the contract whose path it is.
+"""The app: one ASGI application, which sends each request and each socket to the contract whose path it is.
 
 In charge of the table of paths and of the life of the shared resources. What happens at the door of every
 contract is in `api.door`; what a contract answers is its own business.
@@ -9,8 +9,8 @@ import asyncio
 import httpx
 import msgspec
 
-from api import logs
-from api.door import App, Receive, Scope, Send, answer, answer_preflight, begin, is_preflight
+from api import auth, logs
+from api.door import App, Receive, Scope, Send, answer, answer_preflight, begin, is_preflight, trust_proxies
 from api.errors import SqlError, UnavailableError
 from api.gateway import Gateway
 from api.limits import Header
@@ -18,12 +18,15 @@ from api.metrics import CONTENT_TYPE
 from api.openapi import ASSETS, ASSETS_PATH, asset
 from api.services import Services
 from api.settings import Settings
-from functions import integration_tickets
+from api.sockets import Sockets, end_before_the_server
+from functions import helpdesk, integration_tickets, support_platform
 
 FUNCTIONS = "/functions/v1"
 _READY_SECONDS = 1.0
 CONTRACTS = {
     "integration-tickets": integration_tickets.create_app,
+    "support-platform": support_platform.create_app,
+    "helpdesk": helpdesk.create_app,
 }
 """Every contract, by the name in its path. Adding one is a line here."""
 
@@ -31,7 +34,7 @@ CONTRACTS = {
 def create_app(settings: Settings | None = None) -> App:
     """Make the application. Nothing is opened before its lifespan starts."""
     services = Services(settings or Settings.load())
-    mounts: dict[str, App] = {"/rest/v1": Gateway(services)}
+    mounts: dict[str, App] = {"/rest/v1": Gateway(services), "/auth/v1": auth.create_app(services)}
     for name, create in CONTRACTS.items():
         mounts[f"/{name}"] = mounts[f"{FUNCTIONS}/{name}"] = create(services)
     return Deskbase(services, mounts)
@@ -43,36 +46,51 @@ class Deskbase:
     def __init__(self, services: Services, mounts: dict[str, App]) -> None:
         self._services = services
         self._root = Root(services)
+        self._proxies = services.settings.trusted_proxies
         # The longest first, so that a path inside another's is found.
         self._mounts = sorted(mounts.items(), key=lambda item: -len(item[0]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or the life of the process."""
+        if self._proxies and scope["type"] != "lifespan":
+            trust_proxies(scope, self._proxies)
         if scope["type"] == "http":
             await self._serve(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
-            await send({"type": "websocket.close", "code": 4404})
+            await self._open(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = begin(scope, send)
         if is_preflight(scope):
             await answer_preflight(visit.send)
             return
+        app, inner = self._find(scope)
+        await app(inner, receive, visit.send)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begin(scope, send)
+        app, inner = self._find(scope)
+        if isinstance(app, Sockets):
+            await app(inner, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 4404})
+
+    def _find(self, scope: Scope) -> tuple[App, Scope]:
+        """Return whose path it is, and the scope as that app is to see it."""
         path: str = scope["path"]
         for mount, app in self._mounts:
             if path.startswith(mount) and path[len(mount) : len(mount) + 1] in {"", "/"}:
-                inner = {**scope, "mount": mount, "path": path[len(mount) :] or "/", "root_path": ""}
-                await app(inner, receive, visit.send)
-                return
-        await self._root(scope, receive, visit.send)
+                return app, {**scope, "mount": mount, "path": path[len(mount) :] or "/", "root_path": ""}
+        return self._root, scope
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Open the resources when the server starts, close them when it stops."""
         await receive()
         logs.configure()
         await self._services.open()
+        end_before_the_server(self._services.relay.close)
         logs.info(logs.Event.STARTED)
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -105,7 +123,7 @@ class Root:
 
     async def _state(self) -> dict[str, bool]:
         database, postgrest = await asyncio.gather(self._database_is_ready(), self._postgrest_is_ready())
-        return {"database": database, "postgrest": postgrest}
+        return {"database": database, "postgrest": postgrest, "relay": self._services.relay.is_ready}
 
     async def _database_is_ready(self) -> bool:
         try:

@@ -5,6 +5,7 @@ on stderr and exit code 1, a wrong use of the command is exit code 2.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from api import demo, migrate, status, supervisor, tokens
 from api.database import owner_database
 from api.failures import Failure
 from api.instance import make_data_dir
-from api.keys import authenticator_password, load_or_create_secrets
+from api.keys import authenticator_password, load_or_create_secrets, load_secrets
 from api.processes import die_with_parent
 from api.settings import Settings
 
@@ -63,6 +64,19 @@ def _status(settings: Settings, given: argparse.Namespace) -> int:
 
 def _demo(settings: Settings, given: argparse.Namespace) -> int:
     demo.load(settings, given.password)
+    return 0
+
+
+def _worker(settings: Settings, _: argparse.Namespace) -> int:
+    from api import worker  # which no other command has to wait for
+
+    secrets = load_secrets(settings.data_dir)
+    jwt_secret = settings.jwt_secret or (secrets.jwt_secret if secrets else "")
+    if settings.database_url and not jwt_secret:
+        raise Failure("DESKBASE_JWT_SECRET must be that of the desk for which this worker works.")
+    with owner_database(settings, secrets) as url:
+        login = migrate.login_url(url, authenticator_password(jwt_secret))
+        worker.run(dataclasses.replace(settings, jwt_secret=jwt_secret, authenticator_url=login))
     return 0
 
 
@@ -133,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("-o", "--output", choices=sorted(FORMATS), default="text", help="how to write them")
     loaded = _command(commands, "demo", _demo, "load a believable organization, once")
     loaded.add_argument("--password", metavar="TEXT", help="everyone's password (one is made and printed)")
+    _command(commands, "worker", _worker, "send mail and the like, beside what a running desk does itself")
     group = commands.add_parser(
         "token", help="manage integration tokens", description="Manage integration tokens."
     )

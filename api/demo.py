@@ -8,11 +8,11 @@ import secrets
 from collections.abc import Callable
 
 import psycopg
-from argon2 import PasswordHasher
 
 from api.database import owner_database
 from api.failures import Failure
 from api.migrate import SUPABASE, Connection, connect
+from api.passwords import HASHER
 from api.settings import Settings
 
 SEED = SUPABASE / "seed.sql"
@@ -77,7 +77,7 @@ def _give_passwords(
 ) -> None:
     password = given or secrets.token_urlsafe(12)
     for user_id, email, role in people:
-        connection.execute(LET_IN, [PasswordHasher().hash(password), user_id])
+        connection.execute(LET_IN, [HASHER.hash(password), user_id])
         report(f"  {email!s:<28} {str(role).replace('_', ' ')}")
     report("Password of each of them: " + ("as given" if given else password))
 

@@ -10,7 +10,8 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from api.credentials import Kind
@@ -18,6 +19,7 @@ from api.errors import ApiError
 from api.limits import Header, Permit
 from api.logs import Event, failure
 from api.services import Services
+from api.settings import Network
 from api.usage import Use
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +27,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 Answer = tuple[int, list[Header], bytes]
+
+Address = IPv4Address | IPv6Address
 
 VISIT = "deskbase"
 """Where a request's scope holds its Visit."""
@@ -119,6 +123,49 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def address_of(scope: Scope) -> str:
+    """Return the address that a request comes from."""
+    client = scope.get("client")
+    return client[0] if client else "unknown"
+
+
+def trust_proxies(scope: Scope, networks: Sequence[Network]) -> None:
+    """Put the address that trusted proxies forward for in place of theirs.
+
+    Each proxy adds, at the end, whom it was asked by. So the last one that is no trusted proxy is the caller;
+    what stands before it, anybody may have written.
+    """
+    address = _ip(address_of(scope))
+    if address is None or not _is_in(address, networks):
+        return
+    forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    for text in reversed(forwarded.decode("latin-1").split(",")):
+        found = _ip(text.strip())
+        if found is None:
+            return
+        scope["client"] = (str(found), 0)
+        if not _is_in(found, networks):
+            return
+
+
+def _ip(text: str) -> Address | None:
+    try:
+        # Which interface of whose machine it was, is nobody's name.
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def is_head(scope: Any) -> bool:
+    """Whether only the head of the answer was asked for; routes are asked as for all of it."""
+    return bool(scope.get("is_head"))
+
+
 def is_preflight(scope: Scope) -> bool:
     """Whether a browser asks if it may ask."""
     return scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method") is not None
@@ -203,7 +250,7 @@ class Door:
         """Answer one request."""
         visit = visit_in(scope)
         if scope["method"] == "HEAD":
-            scope["method"] = "GET"
+            scope["method"], scope["is_head"] = "GET", True
         try:
             if scope["path"] not in self._open_paths:
                 visit.permit = await self._admit(scope)

@@ -17,6 +17,7 @@ WORDS = {
     "invalid_field": "A field has a value that is not allowed.",
     "invalid_json": "The body is not valid JSON.",
     "invalid_token": "The token is invalid, expired, disabled or revoked.",
+    "last_admin": "An organization keeps at least one active admin.",
     "method_not_allowed": "This path does not know that method.",
     "missing_required_field": "A required field is missing.",
     "missing_token": "No Authorization header was given.",
@@ -25,6 +26,7 @@ WORDS = {
     "not_found": "There is no such resource.",
     "payload_too_large": "The body is larger than allowed.",
     "rate_limit_exceeded": "Rate limit exceeded",
+    "second_factor_required": "The second factor has to be verified first.",
     "session_ended": "The session has ended; sign in again.",
     "stale": "The ticket has changed since the version in If-Match.",
     "ticket_closed": "The ticket is closed.",
@@ -32,6 +34,7 @@ WORDS = {
     "unavailable": "The service is briefly unavailable; try again.",
     "unsupported_media_type": "The body must be sent as application/json.",
     "validation_failed": "The token could not be checked.",
+    "weak_password": "The password is too short, too long or too common.",
 }
 """Every published word and its sentence. A word is never given a second meaning."""
 

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, quote
 import httpx
 import msgspec
 
-from api.credentials import PREFIX, Credential, Kind, anonymous, bearer_in, token_credential
-from api.door import Receive, Scope, Send, Visit, answer, drain, header, settle, visit_in
+from api.credentials import Credential, Kind, anonymous, bearer_in
+from api.door import Receive, Scope, Send, Visit, address_of, answer, drain, header, settle, visit_in
 from api.errors import ApiError, UnavailableError
 from api.limits import Header, Rule, token_rule
 from api.logs import Event, failure, warning
@@ -111,18 +111,18 @@ class Gateway:
 
     async def _bearer(self, scope: Scope, visit: Visit) -> str:
         """Take the permit, and return the JWT that PostgREST is to act on."""
-        credential = self._credential(scope)
+        credential = await self._credential(scope)
         if credential.kind is Kind.SERVICE:
             return credential.bearer
         visit.permit = await self._services.limiter.permit(self._rules[credential.kind], credential)
         return credential.bearer or self._credentials.mint(visit.permit.claims)
 
-    def _credential(self, scope: Scope) -> Credential:
+    async def _credential(self, scope: Scope) -> Credential:
         """Work out who asks: the bearer; the key's role if that is absent, the key itself, or no JWT."""
         key, bearer = _key(scope), _bearer(scope)
         role = self._credentials.role_of_key(key) if key else None
         if bearer and bearer != key and not bearer.startswith("sb_"):
-            credential = self._of_bearer(bearer)
+            credential = await self._credentials.of_bearer(bearer)
             if credential.kind is not Kind.ANONYMOUS:
                 return credential
             role = credential.role
@@ -132,12 +132,7 @@ class Gateway:
             raise ApiError(401, "missing_token", "No API key found in request")
         if role == "service_role":
             return Credential(Kind.SERVICE, role, b"", bearer=self._credentials.mint_role(role))
-        return anonymous(_address(scope))
-
-    def _of_bearer(self, bearer: str) -> Credential:
-        if bearer.startswith(PREFIX):
-            return token_credential(bearer)
-        return self._credentials.of_jwt(bearer)
+        return anonymous(address_of(scope))
 
 
 class _Body:
@@ -193,11 +188,6 @@ def _key(scope: Scope) -> str | None:
 def _bearer(scope: Scope) -> str | None:
     raw = header(scope, b"authorization")
     return None if raw is None else bearer_in(raw)
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else "unknown"
 
 
 def _target(scope: Scope) -> bytes:

@@ -20,7 +20,7 @@ from api.settings import Limit
 
 ADMIT = (
     b"select granted, failure, claims, rate_limit, remaining, resets_at "
-    b"from private.admit($1, $2, $3, $4, $5, $6, $7, $8)"
+    b"from private.admit($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 )
 ADMIT_SECONDS = 1.5
 LARGEST_BATCH = 512
@@ -42,9 +42,8 @@ class Rule:
 
     @property
     def window_seconds(self) -> int:
-        """The window of both; an integration token's own limit is per hour."""
-        limit = self.subject or self.organization
-        return limit.window_seconds if limit else 3600
+        """The window of the subject; an integration token's own limit is per hour."""
+        return self.subject.window_seconds if self.subject else 3600
 
 
 def token_rule(contract: str, limit: Limit | None) -> Rule:
@@ -189,6 +188,7 @@ def _row(group: _Group) -> tuple[bytes, ...]:
         _count(rule.subject),
         _count(rule.organization),
         b"%d" % rule.window_seconds,
+        b"%d" % rule.organization.window_seconds if rule.organization else b"NULL",
     )
 
 
@@ -200,7 +200,8 @@ def _hand_out(group: _Group, row: Row) -> None:
     granted_text, fault, claims, limit, remaining_text, resets_at = row
     if fault is not None:
         word = fault.decode()
-        group.fail(lambda: ApiError(401, word))
+        status = 403 if word == "second_factor_required" else 401
+        group.fail(lambda: ApiError(status, word))
         return
     granted, remaining = int(granted_text or 0), int(remaining_text or 0)
     kind = group.credential.kind

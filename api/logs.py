@@ -27,6 +27,19 @@ class Event(StrEnum):
     USAGE_DROPPED = "usage rows dropped"
     USAGE_REFUSED = "usage rows refused"
     POSTGREST_LOST = "postgrest lost"
+    ISSUER_LOST = "issuer lost"
+    WORKER_STARTED = "worker started"
+    WORKER_STOPPED = "worker stopped"
+    QUEUE_AT_FAULT = "queue at fault"
+    MAIL_SENT = "mail sent"
+    MAIL_DROPPED = "mail dropped"
+    MAIL_FAILED = "mail failed"
+    MAIL_AT_FAULT = "mail at fault"
+    BELL_HEARD = "bell heard"
+    BELL_LOST = "bell lost"
+    RENDERING_AT_FAULT = "rendering at fault"
+    RELAY_AT_FAULT = "relay at fault"
+    SOCKET_FAILED = "socket failed"
 
 
 _log = structlog.get_logger("deskbase")

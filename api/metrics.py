@@ -47,6 +47,19 @@ class Metrics:
         self.usage_dropped = Counter(
             "deskbase_usage_dropped", "Usage rows that were given up.", registry=self._registry
         )
+        self.subscriptions = Gauge(
+            "deskbase_subscriptions",
+            "Subscriptions under way.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self.subscriptions_ended = Counter(
+            "deskbase_subscriptions_ended",
+            "Subscriptions that are over.",
+            ["reason"],
+            registry=self._registry,
+        )
+        self.messages = Counter("deskbase_messages", "Messages for sockets.", registry=self._registry)
         self._connections = Gauge(
             "deskbase_database_connections",
             "Connections to the database, and statements that wait for one.",

@@ -1,4 +1,4 @@
-"""Bringing a database up to date: what a plain Postgres needs first, then the migrations.
+"""Bringing a database up to date: what a plain Postgres needs first, the migrations, then the auth service.
 
 In charge of the order, of one transaction each, of the record that the Supabase command line keeps as well
 (`supabase_migrations.schema_migrations`), and of the login of `authenticator`. What a migration does is SQL's
@@ -23,6 +23,7 @@ Report = Callable[[str], None]
 
 SUPABASE = Path(__file__).resolve().parent.parent / "supabase"
 BOOTSTRAP = SUPABASE / "bootstrap.sql"
+AUTH_SERVICE = SUPABASE / "auth.sql"
 MIGRATIONS = SUPABASE / "migrations"
 OLDEST_SERVER = 15
 # Any number, as long as nobody else uses it.
@@ -42,8 +43,10 @@ READ_RECORD = "select version, statements from supabase_migrations.schema_migrat
 WRITE_RECORD = """
     insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)
 """
-MAINTAIN = "select private.maintain()"
-CAN_MAINTAIN = "select to_regprocedure('private.maintain()') is not null"
+MAINTENANCE = ("private.maintain()", "auth_service.maintain()")
+HAS_FUNCTION = "select to_regprocedure('{}') is not null"
+CLAIMS_HOOK = "private.custom_access_token_hook(jsonb)"
+"""What the auth service stands on; a history of somebody's own may be without it."""
 
 
 class MigrationError(Failure):
@@ -68,18 +71,22 @@ def migrate(
     """
     migrations = read_migrations(folder)
     with connect(url) as connection, _alone(connection, report):
-        if not value(connection, IS_SUPABASE):
+        is_supabase = value(connection, IS_SUPABASE)
+        if not is_supabase:
             run_file(connection, bootstrap)
         # A new connection, because the bootstrap may have set the database's search_path.
         with connect(url) as fresh:
-            return _apply_missing(fresh, migrations, report)
+            applied = _apply_missing(fresh, migrations, report)
+            if not is_supabase and _has(fresh, CLAIMS_HOOK):
+                run_file(fresh, AUTH_SERVICE)
+            _maintain(fresh)
+        return applied
 
 
 def maintain(url: str) -> None:
     """Let the database see to its own housekeeping, where it has any."""
     with connect(url) as connection:
-        if value(connection, CAN_MAINTAIN):
-            connection.execute(MAINTAIN)
+        _maintain(connection)
 
 
 def login_url(url: str, password: str) -> str:
@@ -180,9 +187,17 @@ def _apply_missing(connection: Connection, migrations: list[Migration], report: 
     for migration in missing:
         report(f"Applying migration {migration.path.name}.")
         _apply(connection, migration)
-    if value(connection, CAN_MAINTAIN):
-        connection.execute(MAINTAIN)
     return [migration.version for migration in missing]
+
+
+def _maintain(connection: Connection) -> None:
+    for function in MAINTENANCE:
+        if _has(connection, function):
+            connection.execute(f"select {function}".encode())
+
+
+def _has(connection: Connection, function: str) -> bool:
+    return bool(value(connection, HAS_FUNCTION.format(function)))
 
 
 def _apply(connection: Connection, migration: Migration) -> None:

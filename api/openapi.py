@@ -4,7 +4,7 @@ In charge of turning each route's `docs(…)` and the msgspec structs named ther
 What a contract says about itself (title, errors, examples) it says in its own folder.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distribution
@@ -15,6 +15,8 @@ import msgspec
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
+
+from api.bodies import FORM
 
 JsonObject = dict[str, Any]
 DOCS = "docs"
@@ -50,19 +52,28 @@ class Parameter:
     description: str
     schema: Mapping[str, Any]
     example: str | None = None
+    is_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Docs:
-    """What the document says of one operation beyond what its route says itself."""
+    """What the document says of one operation beyond what its route says itself.
 
-    answer: Any
-    example: Any
-    body: type[msgspec.Struct] | None = None
+    `answer`, `body` and `query` are types that msgspec can describe; without an answer there is no content.
+    """
+
+    answer: Any = None
+    example: Any = None
+    query: type[msgspec.Struct] | None = None
+    body: Any = None
     body_example: Any = None
     parameters: Sequence[Parameter] = ()
     errors: Mapping[int, Sequence[str]] = field(default_factory=dict)
     headers: Sequence[str] = ()
+    is_open: bool = False
+    """Whether it wants none of the contract's credentials."""
+    takes_form: bool = False
+    """Whether the body may be a form too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ class Contract:
     error: type[msgspec.Struct]
     path_parameters: Mapping[str, Parameter]
     error_example: Any
+    slash: str = ""
+    """What ends every path."""
 
 
 def document(app: Litestar, contract: Contract, server: str) -> bytes:
@@ -90,7 +103,7 @@ def document(app: Litestar, contract: Contract, server: str) -> bytes:
     kinds = {kind for _, _, docs in operations for kind in (docs.answer, docs.body) if kind} | {
         contract.error
     }
-    ordered = sorted(kinds, key=lambda kind: str(kind.__name__))
+    ordered = sorted(kinds, key=str)
     schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     refs = dict(zip(ordered, schemas, strict=True))
     paths: dict[str, JsonObject] = {}
@@ -98,8 +111,8 @@ def document(app: Litestar, contract: Contract, server: str) -> bytes:
         for method in sorted(handler.http_methods):
             operation = _operation(handler, docs, contract, refs)
             parameters = [_parameter(contract.path_parameters[name]) for name in route.path_parameters]
-            operation["parameters"] = [*parameters, *map(_parameter, docs.parameters)]
-            paths.setdefault(route.path_format, {})[method.lower()] = operation
+            operation["parameters"] = [*parameters, *map(_parameter, [*_query(docs), *docs.parameters])]
+            paths.setdefault(route.path_format + contract.slash, {})[method.lower()] = operation
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -129,11 +142,16 @@ def _operation(
         "summary": handler.summary,
         "description": " ".join((handler.fn.__doc__ or "").split()),
     }
+    if docs.is_open:
+        operation["security"] = []
     if docs.body:
         content = {"schema": refs[docs.body], "example": docs.body_example}
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
-    success = _response("Done.", refs[docs.answer], {"": docs.example}, [*_RATE, *docs.headers])
-    operation["responses"] = {str(handler.status_code): success} | {
+        media_types = ("application/json", FORM) if docs.takes_form else ("application/json",)
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(media_types, content)}
+    success = _response("Done.", refs.get(docs.answer), {"": docs.example}, [*_RATE, *docs.headers])
+    # Litestar lets no route that returns an app say that it answers 204.
+    status = handler.status_code if docs.answer else 204
+    operation["responses"] = {str(status): success} | {
         str(status): _error(status, words, contract, refs) for status, words in sorted(docs.errors.items())
     }
     return operation
@@ -149,16 +167,25 @@ def _error(status: int, words: Sequence[str], contract: Contract, refs: Mapping[
 def _response(
     description: str, schema: Any, examples: Mapping[str, Any], headers: Sequence[str]
 ) -> JsonObject:
+    response: JsonObject = {
+        "description": description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *headers]},
+    }
+    if schema is None:
+        return response
     content: JsonObject = {"schema": schema}
     if list(examples) == [""]:
         content["example"] = examples[""]
     else:
         content["examples"] = {name: {"value": value} for name, value in examples.items()}
-    return {
-        "description": description,
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ["X-Request-ID", *headers]},
-        "content": {"application/json": content},
-    }
+    return response | {"content": {"application/json": content}}
+
+
+def _query(docs: Docs) -> Iterator[Parameter]:
+    """Yield the fields of the query's struct; what a field says of itself is the description."""
+    for each in msgspec.structs.fields(docs.query) if docs.query else ():
+        schema = msgspec.json.schema(each.type)
+        yield Parameter(each.encode_name, "query", schema.pop("description", ""), schema)
 
 
 def _parameter(parameter: Parameter) -> JsonObject:
@@ -166,7 +193,7 @@ def _parameter(parameter: Parameter) -> JsonObject:
         "name": parameter.name,
         "in": parameter.place,
         "description": parameter.description,
-        "required": parameter.place == "path",
+        "required": parameter.is_required or parameter.place == "path",
         "schema": dict(parameter.schema),
     }
     if parameter.example is not None:

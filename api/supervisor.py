@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-from argon2 import PasswordHasher
 
 from api import migrate
 from api.database import embedded_server
 from api.embedded import Embedded
 from api.failures import Failure
 from api.instance import Hold, Running, hold
-from api.keys import Secrets, authenticator_password, load_or_create_secrets
+from api.keys import Secrets, authenticator_password, load_or_create_secrets, signing_key
+from api.passwords import HASHER
 from api.postgrest import HOW_TO_GET_IT, Postgrest, find_postgrest, kept_ports
 from api.processes import Child, port_is_free, spawn
 from api.settings import Settings
 
-API, POSTGREST = "The API", "PostgREST"
+API, WORKER, POSTGREST = "The API", "The worker", "PostgREST"
 API_START_SECONDS = 60
 POSTGREST_START_SECONDS = 15
 PORT_WAIT_SECONDS = 10
-# Together with the embedded Postgres' five seconds less than the ten that are promised.
-STOP_SECONDS = {API: 4.0, POSTGREST: 0.5}
+# After the signal, which all get at once; with Postgres' five together less than the ten that are promised.
+STOP_SECONDS = {API: 4.0, WORKER: 3.0, POSTGREST: 0.5}
 LOOK_SECONDS = 0.2
 ASKED_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 HOUSEKEEPING_SECONDS = 3600
@@ -73,6 +73,7 @@ class Desk:
         self._settings = settings
         self._secrets = secrets
         self._jwt_secret = settings.jwt_secret or secrets.jwt_secret
+        self._signing_key = signing_key(settings.jwt_signing_key, settings.data_dir)
         self._program = postgrest_program
         self._embedded: Embedded | None = None
         self._owner_url = settings.database_url
@@ -92,6 +93,7 @@ class Desk:
         self._create_first_admin()
         self._start_postgrest()
         self._start_api()
+        self._start_worker()
         held.publish(
             Running(
                 pid=os.getpid(),
@@ -113,11 +115,12 @@ class Desk:
 
     def stop(self) -> None:
         """Stop everything: what serves first, the database last."""
+        begun = time.monotonic()
         for child in self._children.values():
             child.ask_to_stop()
         for name, seconds in STOP_SECONDS.items():
             if name in self._children:
-                self._children[name].stop(seconds)
+                self._children[name].stop(begun + seconds - time.monotonic())
         if self._embedded:
             self._embedded.stop()
 
@@ -141,7 +144,7 @@ class Desk:
         with migrate.connect(self._owner_url) as connection:
             if not migrate.value(connection, HAS_FIRST_ADMIN):
                 return
-            row = (settings.admin_email, PasswordHasher().hash(password), "Administrator", "My organization")
+            row = (settings.admin_email, HASHER.hash(password), "Administrator", "My organization")
             made = connection.execute(CREATE_FIRST_ADMIN, row).fetchone()
         if made and made[0]:
             shown = "from DESKBASE_ADMIN_PASSWORD" if settings.admin_password else password
@@ -156,6 +159,7 @@ class Desk:
             program=self._program,
             database_url=self._login_url,
             jwt_secret=self._jwt_secret,
+            signing_key=self._signing_key,
             public_url=self._settings.public_url,
             port=port,
             admin_port=admin_port,
@@ -165,7 +169,7 @@ class Desk:
         self._add(Child(POSTGREST, lambda: postgrest.spawn(log)))
 
     def _start_api(self) -> None:
-        environment = self._api_environment()
+        environment = self._service_environment()
         api = Child(API, lambda: spawn([sys.executable, "-m", "api.serve"], env=environment))
         self._add(api)
         if not _wait(lambda: not api.running or _answers(self._settings.api_url), API_START_SECONDS):
@@ -176,12 +180,17 @@ class Desk:
         if postgrest and not _wait(postgrest.is_ready, POSTGREST_START_SECONDS):
             say(f"PostgREST is not ready yet; see {self._settings.data_dir / 'logs' / 'postgrest.log'}.")
 
-    def _api_environment(self) -> dict[str, str]:
-        """Return what the API reads its settings from: this process' environment and what was worked out."""
+    def _start_worker(self) -> None:
+        environment = self._service_environment()
+        self._add(Child(WORKER, lambda: spawn([sys.executable, "-m", "api.worker"], env=environment)))
+
+    def _service_environment(self) -> dict[str, str]:
+        """Return what our own programs read their settings from: the environment and what was worked out."""
         inherited = {name: text for name, text in os.environ.items() if name != "DESKBASE_ADMIN_PASSWORD"}
         return inherited | {
             "DESKBASE_DATA_DIR": str(self._settings.data_dir),
             "DESKBASE_JWT_SECRET": self._jwt_secret,
+            "DESKBASE_JWT_SIGNING_KEY": self._signing_key.private_jwk if self._signing_key else "",
             "DESKBASE_AUTHENTICATOR_URL": self._login_url,
             "DESKBASE_POSTGREST_URL": self._postgrest.url if self._postgrest else "",
         }

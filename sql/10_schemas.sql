@@ -13,7 +13,9 @@ grant usage on schema private to anon, authenticated, service_role, integration,
 grant usage on schema public to integration, deskbase_definer;
 grant usage, create on schema private to deskbase_definer;
 grant usage on schema auth to deskbase_definer;
-grant select on auth.users, auth.sessions to deskbase_definer;
+grant select on auth.users, auth.sessions, auth.mfa_factors to deskbase_definer;
+-- The auth service asks for claims and queues mail.
+grant usage on schema private to supabase_auth_admin;
 
 alter default privileges in schema public grant select, insert, update, delete on tables to deskbase_definer;
 alter default privileges in schema private grant select, insert, update, delete on tables to deskbase_definer;

@@ -76,7 +76,7 @@ set search_path = ''
 return to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 comment on function private.rfc3339(timestamptz) is 'A moment as every contract writes it: RFC 3339 in UTC, ending in Z.';
 grant execute on function private.rfc3339(timestamptz)
-    to anon, authenticated, service_role, integration;
+    to anon, authenticated, service_role, integration, supabase_auth_admin;
 
 create function private.tg__timestamps() returns trigger
 language plpgsql volatile

@@ -40,6 +40,7 @@ return (select o.id from public.organizations as o where o.deleted_at is null or
 comment on function private.first_organization_id() is
     'The oldest organization: the one that commands and channels without an address mean.';
 alter function private.first_organization_id() owner to deskbase_definer;
+grant execute on function private.first_organization_id() to authenticator;
 
 create function private.closed_organization_ids() returns setof uuid
 language sql stable security definer
@@ -86,6 +87,10 @@ comment on column public.members.is_active is 'False ends every way in on the ne
 create unique index members_user_id_organization_id_idx on public.members (user_id, organization_id);
 create unique index members_organization_id_email_idx on public.members (organization_id, email);
 create unique index members_organization_id_username_idx on public.members (organization_id, lower(username));
+-- Inbound credentials of outside issuers name their holder by address; the organization is not known yet.
+create index members_email_idx on public.members (email);
+-- Log-ins by username, before the organization is known.
+create index members_username_idx on public.members (lower(username));
 -- Lists of agents.
 create index members_organization_id_role_idx on public.members (organization_id, role);
 
@@ -99,6 +104,20 @@ grant select, update (name, avatar_url, presence) on public.members to authentic
 
 create trigger _100_timestamps before update on public.members
     for each row execute function private.tg__timestamps();
+
+create function private.email_of(username text) returns text
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select min(m.email)
+    from public.members as m
+    where lower(m.username) = lower(email_of.username) and m.is_active and m.user_id is not null
+    having count(distinct m.email) = 1;
+end;
+comment on function private.email_of(text) is
+    'The address that somebody who gives their username logs in with; null if nobody, or more than one, is called so. Definer: nobody is logged in yet.';
+alter function private.email_of(text) owner to deskbase_definer;
+grant execute on function private.email_of(text) to authenticator;
 
 create table public.member_settings (
     organization_id uuid not null default private.organization_id(),

@@ -82,35 +82,62 @@ create policy delete_agent on public.contact_identities for delete to authentica
 grant select, delete, insert (organization_id, id, contact_id, channel, identity)
     on public.contact_identities to authenticated;
 
-create function private.tg_members__contact() returns trigger
+create function private.give_contact(organization_id uuid, member_id uuid) returns void
 language plpgsql volatile security definer
 set search_path = ''
 as $$
+declare
+    v_member record;
 begin
-    if exists (
-        select from public.contacts as c where c.organization_id = new.organization_id and c.member_id = new.id
-    ) then
-        return null;
+    -- Proved: by a link in a mail that somebody followed, or by the admin who entered it. An address that the auth
+    -- service confirmed by itself is nobody's proof.
+    select m.name, m.email,
+        u.id is null or u.email_confirmed_at is not null or u.invited_at is not null as is_confirmed,
+        u.id is null or u.confirmation_sent_at is not null or u.invited_at is not null as is_proved
+    into v_member
+    from public.members as m
+    left join auth.users as u on u.id = m.user_id
+    where m.organization_id = give_contact.organization_id and m.id = give_contact.member_id
+        and m.role = 'customer'
+        and not exists (
+            select from public.contacts as c
+            where c.organization_id = m.organization_id and c.member_id = m.id);
+    if not found or not v_member.is_confirmed then
+        return;
     end if;
     -- A contact who already wrote from this address and cannot log in yet becomes this member's.
-    update public.contacts as c
-    set member_id = new.id
-    where c.organization_id = new.organization_id
-        and c.id = (
-            select k.id from public.contacts as k
-            where k.organization_id = new.organization_id and k.email = new.email and k.member_id is null
-            order by k.created_at limit 1
-        );
-    if not found then
-        insert into public.contacts (organization_id, member_id, name, email)
-        values (new.organization_id, new.id, new.name, new.email);
+    if v_member.is_proved then
+        update public.contacts as c
+        set member_id = give_contact.member_id
+        where c.organization_id = give_contact.organization_id
+            and c.id = (
+                select k.id from public.contacts as k
+                where k.organization_id = give_contact.organization_id and k.email = v_member.email
+                    and k.member_id is null
+                order by k.created_at limit 1
+            );
+        if found then
+            return;
+        end if;
     end if;
+    insert into public.contacts (organization_id, member_id, name, email)
+    values (give_contact.organization_id, give_contact.member_id, v_member.name, v_member.email);
+end
+$$;
+comment on function private.give_contact(uuid, uuid) is
+    'Gives a customer whose address is confirmed, or who was invited by it, the contact they write as: the one who wrote from that address before, if it is proved to be theirs, else a new one. Definer: customers may not write contacts.';
+alter function private.give_contact(uuid, uuid) owner to deskbase_definer;
+
+create function private.tg_members__contact() returns trigger
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.give_contact(new.organization_id, new.id);
     return null;
 end
 $$;
-comment on function private.tg_members__contact() is
-    'Gives a new customer the contact they write as. Definer: customers may not write contacts.';
-alter function private.tg_members__contact() owner to deskbase_definer;
+comment on function private.tg_members__contact() is 'Gives a new customer the contact they write as.';
 
 create trigger _300_contact after insert or update of role on public.members
     for each row when (new.role = 'customer') execute function private.tg_members__contact();

@@ -39,6 +39,7 @@ create table public.tickets (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     deleted_at timestamptz,
+    priority_rank integer not null generated always as (array_position(array['low', 'medium', 'high', 'urgent'], priority::text)) stored,
     primary key (organization_id, id),
     unique (organization_id, number),
     constraint tickets_one_category check (category_id is null or category_label is null),
@@ -72,6 +73,7 @@ comment on column public.tickets.version is 'One more with every change and comm
 comment on column public.tickets.clock_stopped_at is 'Since when the resolution clock stands still, the ticket being waiting or on hold.';
 comment on column public.tickets.time_stopped is 'How long the resolution clock stood still before that.';
 comment on column public.tickets.deleted_at is 'When it was deleted; nobody sees it then, and an admin may restore it.';
+comment on column public.tickets.priority_rank is 'What to order by for an order by priority: 1 is low, 4 urgent.';
 
 -- Lists: everything of an organization, newest first, and by status; the keyset (created_at, id) pages both.
 create index tickets_organization_id_created_at_idx on public.tickets (organization_id, created_at desc, id desc)

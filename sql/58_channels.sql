@@ -60,6 +60,23 @@ comment on column private.channel_secrets.app_secret is 'Signs what comes in.';
 comment on column private.channel_secrets.verify_token is 'Answers the platform''s verification request.';
 comment on column private.channel_secrets.access_token is 'Lets the desk answer.';
 
+create function private.channel_secret(
+    channel public.channel, external_account_id text, out organization_id uuid, out app_secret text
+)
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select a.organization_id, s.app_secret
+    from public.channel_accounts as a
+    join public.organizations as o on o.id = a.organization_id and o.deleted_at is null
+    join private.channel_secrets as s on s.organization_id = a.organization_id and s.channel_account_id = a.id
+    where a.channel = channel_secret.channel and a.external_account_id = channel_secret.external_account_id and a.is_active;
+end;
+comment on function private.channel_secret(public.channel, text) is
+    'Whose a delivery is, and what has to have signed it; nothing if no account of that name takes any. Definer: secrets are the service''s alone.';
+alter function private.channel_secret(public.channel, text) owner to deskbase_definer;
+grant execute on function private.channel_secret(public.channel, text) to authenticator;
+
 create table public.inbound_messages (
     organization_id uuid not null references public.organizations (id) on delete cascade,
     id uuid not null default gen_random_uuid(),

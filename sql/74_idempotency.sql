@@ -41,6 +41,10 @@ declare
     v_fingerprint bytea := sha256(convert_to(request::text, 'UTF8'));
     v_seen private.idempotency_keys;
 begin
+    if key is null then
+        is_repeat := false;
+        return;
+    end if;
     -- A repeat that runs at the same time waits here until the first one has committed or failed.
     insert into private.idempotency_keys as k (principal, operation, key, fingerprint)
     values (private.principal(), begin_once.operation, begin_once.key, v_fingerprint)
@@ -62,7 +66,7 @@ begin
 end
 $$;
 comment on function private.begin_once(text, text, jsonb) is
-    'Claims a key for this transaction, or answers what its first use was answered. Definer: keys are nobody''s to read.';
+    'Claims a key for this transaction, or answers what its first use was answered; without a key nothing is a repeat. Definer: keys are nobody''s to read.';
 alter function private.begin_once(text, text, jsonb) owner to deskbase_definer;
 
 create function private.finish_once(operation text, key text, body text, version bigint) returns void

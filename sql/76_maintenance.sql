@@ -12,7 +12,8 @@ begin
     end if;
     begin
         perform private.make_event_partitions(7);
-        perform private.drop_event_partitions(interval '24 hours');
+        -- An hour more than positions are good for: a transaction may span midnight.
+        perform private.drop_event_partitions(interval '25 hours');
     exception
         when lock_not_available then
             raise warning 'The event log was busy; its partitions are left to the next hour.';
@@ -21,10 +22,11 @@ begin
     delete from private.rate_windows as w where w.window_start < now() - interval '2 days';
     delete from private.integration_token_secrets as s where s.expires_at < now();
     delete from public.token_usage as u where u.at < now() - interval '90 days';
+    delete from private.mails as m where m.created_at < now() - interval '7 days' and m.next_attempt_at is null;
 end
 $$;
 comment on function private.maintain() is
-    'Run on every migration and every hour, by the owner: event partitions a week ahead and a day back, idempotency keys a day, usage 90 days.';
+    'Run on every migration and every hour, by the owner: event partitions a week ahead and a day back, idempotency keys a day, finished mails a week, usage 90 days.';
 
 create function private.create_first_admin(
     email text, password_hash text, name text, organization_name text
@@ -42,13 +44,19 @@ begin
         return false;
     end if;
     insert into public.organizations (name) values (organization_name) returning id into v_organization_id;
-    insert into auth.users (id, aud, role, email, encrypted_password, email_confirmed_at, created_at,
-        updated_at, raw_app_meta_data, raw_user_meta_data)
-    values (v_user_id, 'authenticated', 'authenticated', lower(email), password_hash, now(), now(), now(),
-        jsonb_build_object('provider', 'email', 'organization_id', v_organization_id, 'role', 'admin'),
+    -- Its membership follows from app_metadata (77_accounts). The empty texts are what the auth service expects. Whoever
+    -- starts the server has chosen the address, which is as good as a link that was followed.
+    insert into auth.users (id, instance_id, aud, role, email, encrypted_password, email_confirmed_at,
+        confirmation_sent_at, created_at, updated_at, confirmation_token, recovery_token, email_change_token_new,
+        email_change, raw_app_meta_data, raw_user_meta_data)
+    values (v_user_id, '00000000-0000-0000-0000-000000000000', 'authenticated', 'authenticated', lower(email),
+        password_hash, now(), now(), now(), now(), '', '', '', '',
+        jsonb_build_object('provider', 'email', 'providers', array['email'],
+            'organization_id', v_organization_id, 'role', 'admin'),
         jsonb_build_object('name', name));
-    insert into public.members (organization_id, user_id, username, email, name, role)
-    values (v_organization_id, v_user_id, lower(email), lower(email), name, 'admin');
+    insert into auth.identities (user_id, provider_id, provider, identity_data, created_at, updated_at)
+    values (v_user_id, v_user_id::text, 'email',
+        jsonb_build_object('sub', v_user_id, 'email', lower(email), 'email_verified', true), now(), now());
     return true;
 end
 $$;

@@ -15,7 +15,7 @@ grant usage on schema integration_tickets to authenticator, integration;
 create function integration_tickets.status_word(status public.ticket_status) returns text
 language sql immutable
 set search_path = ''
-return case status when 'new' then 'open' when 'on_hold' then 'waiting' else status::text end;
+return private.words('integration_tickets') #>> array['status', status::text];
 comment on function integration_tickets.status_word(public.ticket_status) is 'What the contract calls a status.';
 grant execute on function integration_tickets.status_word(public.ticket_status) to authenticator, integration;
 
@@ -34,33 +34,6 @@ comment on type integration_tickets.ticket is 'A ticket.';
 
 create type integration_tickets.changed_ticket as (id uuid, status text, updated_at text);
 comment on type integration_tickets.changed_ticket is 'What a change of status answers of a ticket.';
-
-create function integration_tickets.require_version(ticket_id uuid, version bigint, if_match bigint) returns void
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-    if if_match is null or if_match = version then
-        return;
-    end if;
-    raise sqlstate 'PT412' using message = 'stale', detail = json_build_object(
-        'version', version,
-        'comments', (
-            select coalesce(json_agg(json_build_object(
-                'id', c.id, 'content', c.body, 'is_internal', c.is_internal,
-                'created_at', private.rfc3339(c.created_at)) order by c.created_at, c.id), '[]')
-            from (
-                select k.* from public.comments as k
-                where k.ticket_id = require_version.ticket_id and k.ticket_version > if_match
-                order by k.created_at, k.id
-                limit 50
-            ) as c
-        ));
-end
-$$;
-comment on function integration_tickets.require_version(uuid, bigint, bigint) is
-    'Refuses a write that does not know the ticket as it is; tells the version and up to 50 comments that were missed.';
-grant execute on function integration_tickets.require_version(uuid, bigint, bigint) to integration;
 
 ----------------------------------------------------------------------------------------------------------------------
 -- Operations
@@ -180,7 +153,7 @@ begin
         end if;
     end if;
     v_ticket := private.lock_ticket(ticket_id);
-    perform integration_tickets.require_version(ticket_id, v_ticket.version, if_match);
+    perform private.require_version(ticket_id, v_ticket.version, if_match);
     insert into public.comments (id, ticket_id, body, is_internal)
     values (v_id, add_comment.ticket_id, content, coalesce(add_comment.is_internal, false));
     version := v_ticket.version + 1;
@@ -206,15 +179,15 @@ declare
 begin
     perform private.enter(claims);
     perform private.require_scope('tickets:write'), private.require_scope('tickets:read');
-    if status not in ('open', 'in_progress', 'waiting', 'resolved', 'closed') then
+    if private.canonical('integration_tickets', 'status', status) = '{}' then
         raise sqlstate 'PT400' using message = 'invalid_field',
             detail = 'status must be one of open, in_progress, waiting, resolved, closed.';
     end if;
     v_locked := private.lock_ticket(ticket_id);
-    perform integration_tickets.require_version(ticket_id, v_locked.version, if_match);
+    perform private.require_version(ticket_id, v_locked.version, if_match);
     -- The word that the ticket already shows changes nothing: a client that writes back what it read moves no ticket.
     update public.tickets as t
-    set status = update_ticket_status.status::public.ticket_status
+    set status = private.new_canonical('integration_tickets', 'status', update_ticket_status.status, t.status)
     where t.id = update_ticket_status.ticket_id
         and integration_tickets.status_word(t.status) <> update_ticket_status.status;
     select t.* into v_ticket from public.tickets as t where t.id = update_ticket_status.ticket_id;

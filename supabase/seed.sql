@@ -58,11 +58,13 @@ begin
         jsonb_build_object('name', p.name), v_origin - interval '390 days'
     from demo_people as p;
 
-    insert into public.members (organization_id, user_id, username, email, name, role, department, presence, created_at)
-    select c_organization, p.user_id, p.username, u.email, p.name, p.role::public.member_role, p.department,
-        p.presence::public.presence, u.created_at
+    -- The accounts are members already (sql/77_accounts.sql); the rest of what is known of them:
+    update public.members as m
+    set username = p.username, department = p.department, presence = p.presence::public.presence,
+        created_at = u.created_at
     from demo_people as p
-    join auth.users as u on u.id = p.user_id;
+    join auth.users as u on u.id = p.user_id
+    where m.organization_id = c_organization and m.user_id = p.user_id;
 
     insert into public.contacts (organization_id, name, email, phone, company, job_role, created_at)
     select c_organization, p.name, p.email, p.phone, p.company, p.job_role, v_origin - p.days * interval '1 day'

@@ -64,6 +64,8 @@ OWNER = Actor("owner", "", {})
 VISITOR = Actor("visitor", "anon", {"role": "anon"})
 LOGIN = Actor("authenticator", "none", {})
 """The service's own login, before it takes a role."""
+AUTH_ADMIN = Actor("supabase_auth_admin", "none", {})
+"""What the auth service writes accounts as: Supabase's own logs in as this role."""
 SERVICE = Actor("service", "service_role", {"role": "service_role"})
 
 
@@ -100,6 +102,9 @@ class Stage:
 
     def _arrive(self, actor: Actor) -> None:
         execute = self.connection.execute
+        if actor is AUTH_ADMIN:
+            execute("set local session authorization supabase_auth_admin")
+            return
         execute("set local session authorization authenticator")
         execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(actor.claims)])
         execute("select set_config('role', %s, true)", [actor.role])
@@ -290,8 +295,8 @@ def person(stage: Stage, organization: str, name: str, role: str) -> Actor:
     owner = Acting(OWNER, stage)
     email = f"{name}@{organization[:8]}.example"
     user = owner.value(
-        "insert into auth.users (aud, role, email, email_confirmed_at)"
-        " values ('authenticated', 'authenticated', %s, now()) returning id::text",
+        "insert into auth.users (aud, role, email, email_confirmed_at, confirmation_sent_at)"
+        " values ('authenticated', 'authenticated', %s, now(), now()) returning id::text",
         [email],
     )
     session = owner.value("insert into auth.sessions (user_id) values (%s) returning id::text", [user])
@@ -370,6 +375,9 @@ class _Builder:
             self._made.actors[name] = person(self._stage, self._made.id, name, role)
         for name in ("agent", "customer"):
             self._acting(name).insert("member_settings", phone="+49 30 1234567")
+        self._given("outside_name", "member_identities",
+                    member_id=self._made.actors["agent"].member_id, issuer="https://login.example",
+                    subject=f"{self._made.name}|agent")  # fmt: skip
         self._by("agent", "sender", "contacts", name="Sender", email="sender@outside.example")
         self._by("agent", "identity", "contact_identities",
                  contact_id=self._made["sender"], channel="whatsapp", identity="+49 170 1234567")  # fmt: skip

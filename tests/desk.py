@@ -36,8 +36,8 @@ Row = tuple[Any, ...]
 
 CREATE_TOKEN = "select private.create_token(%s, %s, %s, %s, %s) ->> 'token'"
 CREATE_USER = """
-    insert into auth.users (aud, role, email, email_confirmed_at, raw_app_meta_data, raw_user_meta_data)
-    values ('authenticated', 'authenticated', %s, now(), '{"provider": "email"}', '{}')
+    insert into auth.users (aud, role, email, email_confirmed_at, confirmation_sent_at)
+    values ('authenticated', 'authenticated', %s, now(), now())
     returning id::text
 """
 CREATE_MEMBER = """

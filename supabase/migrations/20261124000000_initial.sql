@@ -54,7 +54,9 @@ grant usage on schema private to anon, authenticated, service_role, integration,
 grant usage on schema public to integration, deskbase_definer;
 grant usage, create on schema private to deskbase_definer;
 grant usage on schema auth to deskbase_definer;
-grant select on auth.users, auth.sessions to deskbase_definer;
+grant select on auth.users, auth.sessions, auth.mfa_factors to deskbase_definer;
+-- The auth service asks for claims and queues mail.
+grant usage on schema private to supabase_auth_admin;
 
 alter default privileges in schema public grant select, insert, update, delete on tables to deskbase_definer;
 alter default privileges in schema private grant select, insert, update, delete on tables to deskbase_definer;
@@ -100,6 +102,77 @@ comment on type public.content_type is 'What a comment''s body is.';
 
 create type public.notification_type as enum ('ticket_assigned', 'ticket_updated', 'mention');
 comment on type public.notification_type is 'What a member is told of.';
+
+-- sql/22_words.sql
+/*
+ * The words that contracts show for the canonical ones, in one place. A contract's functions read its part; nothing else does.
+ */
+
+create function private.words(contract text) returns jsonb
+language sql immutable
+set search_path = ''
+return '{
+    "support_platform": {
+        "status": {"new": "open", "open": "open", "in_progress": "in_progress", "waiting": "in_progress",
+            "on_hold": "in_progress", "resolved": "resolved", "closed": "resolved"},
+        "priority": {"low": "low", "medium": "medium", "high": "high", "urgent": "high"}
+    },
+    "omnichannel": {
+        "status": {"new": "new", "open": "open", "in_progress": "open", "waiting": "pending_customer",
+            "on_hold": "open", "resolved": "resolved", "closed": "closed"},
+        "priority": {"low": "low", "medium": "medium", "high": "high", "urgent": "urgent"}
+    },
+    "support_desk": {
+        "status": {"new": "new", "open": "open", "in_progress": "open", "waiting": "pending",
+            "on_hold": "hold", "resolved": "solved", "closed": "closed"},
+        "priority": {"low": "low", "medium": "normal", "high": "high", "urgent": "urgent"}
+    },
+    "helpdesk": {
+        "status": {"new": "open", "open": "open", "in_progress": "in_progress", "waiting": "in_progress",
+            "on_hold": "in_progress", "resolved": "resolved", "closed": "closed"},
+        "priority": {"low": "low", "medium": "medium", "high": "high", "urgent": "urgent"}
+    },
+    "integration_tickets": {
+        "status": {"new": "open", "open": "open", "in_progress": "in_progress", "waiting": "waiting",
+            "on_hold": "waiting", "resolved": "resolved", "closed": "closed"},
+        "priority": {"low": "low", "medium": "medium", "high": "high", "urgent": "urgent"}
+    }
+}'::jsonb -> contract;
+comment on function private.words(text) is
+    'What a contract calls each canonical status and priority. Several canonical values may share a word; the word that a ticket shows already moves nothing.';
+grant execute on function private.words(text) to anon, authenticated, integration, service_role, authenticator;
+
+create function private.canonical(contract text, field text, word text) returns text[]
+language sql immutable
+set search_path = ''
+begin atomic
+    select coalesce(array_agg(w.key order by w.key), '{}')
+    from jsonb_each_text(private.words(contract) -> field) as w
+    where w.value = word;
+end;
+comment on function private.canonical(text, text, text) is
+    'Every canonical value that a contract shows as this word: what a filter for it matches; none for a word that it does not know.';
+grant execute on function private.canonical(text, text, text) to anon, authenticated, integration, service_role;
+
+create function private.new_canonical(contract text, field text, word text, present text) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_values text[] := private.canonical(contract, field, word);
+begin
+    if present = any (v_values) then
+        return present;
+    end if;
+    -- Of several it is the one that has the word's own name.
+    return case
+        when word = any (v_values) then word
+        when cardinality(v_values) > 0 then v_values[1] end;
+end
+$$;
+comment on function private.new_canonical(text, text, text, text) is
+    'What writing a word means for a ticket that has the present value: nothing if it shows that word already; null for an unknown word.';
+grant execute on function private.new_canonical(text, text, text, text) to anon, authenticated, integration, service_role;
 
 -- sql/25_identity.sql
 /*
@@ -180,7 +253,7 @@ set search_path = ''
 return to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 comment on function private.rfc3339(timestamptz) is 'A moment as every contract writes it: RFC 3339 in UTC, ending in Z.';
 grant execute on function private.rfc3339(timestamptz)
-    to anon, authenticated, service_role, integration;
+    to anon, authenticated, service_role, integration, supabase_auth_admin;
 
 create function private.tg__timestamps() returns trigger
 language plpgsql volatile
@@ -192,6 +265,249 @@ begin
 end
 $$;
 comment on function private.tg__timestamps() is 'Keeps updated_at true.';
+
+-- sql/26_passwords.sql
+/*
+ * Passwords: which are refused, and how those are hashed that reach the database in plain text (create_member). All the
+ * others are hashed by the service, with argon2id, which core Postgres does not have.
+ */
+
+-- From the frequency lists of zxcvbn, without dates; sequences and repetitions, which those lists leave out, are added.
+create function private.common_passwords() returns text[]
+language sql immutable
+set search_path = ''
+return regexp_split_to_array(
+    '0.0.0.000 00000000 000000000 0000000000 01020304 01234567 012345678 0123456789 0192837465 0987654321
+    10101010 10203040 10293847 1029384756 11111111 111111111 1111111111 1111111a 11112222 111222333 11223344
+    1122334455 11235813 1123581321 12121212 12131415 12312312 123123123 1231231234 1232323q 123321123
+    12341234 12344321 1234509876 123451234 1234512345 123454321 1234554321 123456123 123456654321 12345678
+    123456780 123456789 1234567890 123456789012 1234567890a 1234567890q 1234567891 12345678910 1234567899
+    123456789a 123456789d 123456789m 123456789q 123456789qwe 123456789s 123456789z 12345678a 12345678q
+    12345679 1234567a 1234567q 123456aa 123456as 123456qqq 123456qw 123456qwe 123456qwerty 123456ru 12345abc
+    12345qaz 12345qwe 12345qwer 12345qwert 12345qwerty 12348765 1234abcd 1234asdf 1234qwer 1234rewq 1234zxcv
+    12365478 123654789 12369874 123698745 123789456 123qq123 123qwe123 123qweasd 123qweasdzxc 123qwert
+    123qwerty 12qw12qw 12qw34er 12qwaszx 13243546 134679852 135792468 1357924680 135798642 14725836 147258369
+    147852369 14789632 147896325 15426378 18436572 19283746 192837465 19411945 1a2b3c4d 1a2s3d4f 1michael
+    1million 1passwor 1q1q1q1q 1q2w3e4r 1q2w3e4r5 1q2w3e4r5t 1q2w3e4r5t6y 1qa2ws3ed 1qaz2wsx 1qaz2wsx3edc
+    1qazxsw2 1qazxsw23edc 1qazzaq1 1x2zkg8w 1z2x3c4v 21212121 22222222 23232323 23skidoo 25800852 25802580
+    31415926 321654987 33333333 369258147 44332211 44444444 45m2do5bs 4815162342 55555555 5wr2i7h8 66666666
+    69camaro 73501505 74108520 741852963 77777777 7777777a 78945612 789456123 7894561230 789654123 7ugd5hip2j
+    87654321 88888888 888888888 8j4ye3uz 9293709b13 963852741 987456321 987654321 9876543210 99999999
+    999999999 a1234567 a12345678 a123456789 a1b2c3d4 a1s2d3f4 aa123456 aa12345678 aaaaaaaa aardvark abc12345
+    abc123456 abcabcabc abcd1234 abcd12345 abcdefg1 abcdefgh abcdefghi aberdeen abnormal abrakadabra access14
+    achilles acidburn adgjmptw admin123 admin1234 admin12345 adminadmin administrator adrenalin agent007
+    airborne airforce airplane albatros alcatraz alejandr aleksandr aleksandra alessandro alexande alexander1
+    alexandr alexandre alleycat allison1 alphabet ambrosia america1 amethyst amsterda amsterdam anaconda
+    anastasi anastasiya andromed andromeda andyod22 angel123 anhyeuem antelope anthony1 apollo11 apollo13
+    apple123 applepie aquarius archange argentin armagedon armstron asdasdasd asdf1234 asdf12345 asdfasdf
+    asdffdsa asdfgh01 asdfghjk asdfghjkl asdfzxcv asdqwe123 aspirine assassin atlantis austin31 australi
+    avalanch awesome1 azertyui azertyuiop azsxdcfv babyblue babycake babydoll babyface babygirl babylon5
+    babylove backdoor balloons baltimor baracuda barbados barcelon barcelona barefoot baritone baseball
+    baseball1 basketba bcfields bearcats beatles1 beautifu beefcake beethove benessere bergkamp bettyboo
+    bigblock bigdaddy bigmoney bigpoppa bigtruck billabon billybob billyboy bismarck bismillah blackbir
+    blackbird blackcat blackdog blackhaw blackjac blackjack blacklab blackout blahblah blessing blink182
+    blizzard blowfish blue1234 bluebell bluebird blueeyes bluefish bluejays bluemoon bluesman bobafett
+    bobdylan bonehead bookworm boomboom borabora bordeaux borussia bradley1 brandon1 brighton broncos1
+    brooklyn brucelee bubba123 bubbles1 buckeyes buckshot budapest buddy123 buddyboy budlight budweise
+    budweiser buffalo1 bulldog1 bulldogs bullfrog bullseye bynthytn cabernet cadillac caliente californ
+    caligula calimero callisto camaross cambridg cameron1 candyman cannibal capetown capitals capricor
+    capricorn capslock captain1 cardinal carebear carlitos carnival carolina carpedie carpente cartman1
+    cartoons casanova cashmone cashmoney cassandr catherin catwoman cavalier cbr900rr cdtnkfyf cerberus
+    cfitymrf chainsaw challeng champion changeme changeme1 changeme123 chargers charisma charles1 charlie1
+    charlie2 charlott charlton checkers chelsea1 cherokee cherries cheshire chester1 chevelle chevrole
+    chevrolet cheyenne chicago1 chicken1 chickens chipmunk chocolat choochoo chris123 chrisbln christia
+    christin christma christop chrysler chuckles cinnamon cjkysirj clarinet classics claymore cleopatr
+    clevelan clippers cnfybckfd cocacola coldbeer coldplay colombia colorado coltrane comanche commande
+    commando computer computer1 concorde concrete consumer cooldude coolness corleone corvette cosworth
+    coventry cowboys1 crazybab creative cricket1 crjhgbjy crusader crystal1 cucumber cutiepie cygnusx1
+    daisydog dannyboy darkange darkangel darklord darkness darkside darkstar david123 dbrnjhbz deadhead
+    deadpool defender deftones delpiero derparol designer deskbase destiny1 devil666 devildog dfcbkbcf
+    dfktynby dfktynbyf diamond1 diamonds dietcoke digital1 dilbert1 dingdong dinosaur dirtbike discover
+    dkflbckfd dkflbvbh doberman dodgeram dodgers1 doghouse dogpound dolemite dolphin1 dolphins dominion
+    dominiqu dontknow doomsday doughboy dragon12 dragon69 dragonba dragonball dragonfl dragster dreamcas
+    drowssap drpepper drummer1 dthjybrf dutchess dynamite earnhard earthlink eastside eastwood eclipse1
+    eggplant einstein ekaterina elcamino eldorado electric electron elephant elisabet elizabet elizaveta
+    enforcer engineer england1 enternow enterpri enterprise ericsson escalade espresso eternity evangelion
+    everlast evolutio excalibu excalibur explorer f00tball fairlane fandango fantasia fantomas farscape
+    fastball favorite6 fearless feelgood ferrari1 fgtkmcby fidelity fireball firebird fireblad firefigh
+    firewall fishbone fishhead fishing1 fkbyjxrf fktrcfylh fktrcfylhf flamengo flamingo flexible flipflop
+    florida1 flounder football football1 fordf150 forever1 forgetit formula1 forsaken foxylady francesc
+    francisc frankie1 freckles frederik freebird freedom1 freefall freeuser friendster front242 frontier
+    fullmoon funstuff fussball futurama fyfcnfcbz fyfnjkbq fyutkbyf fyutkjxtr gabriel1 gabriell gamecube
+    gameover gandalf1 gangster gannibal garfield gargoyle gateway1 gateway2 gatorade gbhfvblf genesis1
+    geronimo gesperrt getmoney gfhjkm123 gfhjkmgfhjkm ghbdtn123 ghbdtnbr ghblehjr ghbywtccf ghhh47hj7649
+    ghjcnjgfhjkm ghjcnjnfr ghjuhfvvf ghostrider gladiato gladiator gn56gn56 godfathe godfather godsmack
+    godzilla goldeney goldfing goldfish goldstar goldwing golfball good123654 goodluck goodtime gordon24
+    gotohell greatone green123 greenbay greenday gsxr1000 gtnhjdbx guardian guillaum guinness hairball
+    halflife hallo123 hallowee handball handyman hannibal happy123 happyday hardball hardrock harrypotter
+    hattrick hawaii50 hawaiian hawkeyes hayabusa heather1 hedgehog heineken hellfire hello123 hellokitty
+    hellsing helpdesk helpdesk1 hercules herewego hetfield highbury highheel highland highlander hollywoo
+    homemade honeybee hongkong honolulu hooligan hoosiers hounddog houston1 htubcnhfwbz hurrican hyperion
+    icecream icehouse idontkno idontknow ihateyou ilikepie illusion ilovegod iloveyou iloveyou1 iloveyou123
+    iloveyou2 immortal infiniti infinity insomnia inspiron internet intrepid intruder inuyasha irishman
+    ironmaiden islander istanbul istheman iverson3 jackson1 jackson5 james007 james123 jamesbon jamesbond
+    jasmine1 jayhawks jeepster jefferso jellybea jellybean jessica1 jesus123 jiggaman johannes johncena
+    johndeer johngalt johnson1 jordan23 josephin junkmail jupiter1 just4fun justdoit justice1 juventus
+    kakashka kamikaze kangaroo karolina katarina katerina kawasaki kazantip kcj9wx5n kenworth keyboard
+    keystone kingfish kingkong kingston kittycat kittykat kjrjvjnbd kleopatra klondike knuckles konstantin
+    kordell1 koroleva krasotka krokodil labrador lacrosse laetitia lakeside lakewood lalakers lancelot
+    lasvegas leavemealone leedsutd left4dead lemonade lenochka letmein1 letmein123 letmein2 letsdoit lfitymrf
+    liberty1 lifehack lightnin lightning limewire lineage2 lionking liverpoo liverpool liverpool1 lockdown
+    logitech lokomotiv lol12345 lollipop lollypop lonesome lonestar lonewolf longhair longhorn longjohn
+    lovelife loverboy lowrider luckydog luckyone macdaddy madison1 magellan magician magicman mailcreated5240
+    majestic makaveli maksimka mallorca mamacita mamapapa manchest manchester mandarin mandrake maradona
+    marathon marcello marcius2 margarit mariners marines1 marino13 mariposa marlboro masamune maserati
+    mash4077 master12 matthew1 matthias maverick maxwell1 mazda626 mazdarx7 meatball meathead meatloaf
+    mechanic megadeth megatron melanie1 melissa1 meowmeow mephisto mercedes meridian mersedes metallic
+    metallica michael1 michael2 michigan microlab microphone microsof microsoft midnight millenium millwall
+    minecraft minimoni mischief misfit99 mollydog monalisa money123 moneyman mongoose monkey12 monkeybo
+    monopoly monster1 montana1 montecar montgom240 montreal montrose moonbeam moonligh moonlight moonshin
+    morpheus morrowind mortgage mortimer motherlode motocros motorola mountain mudvayne munchkin mushroom
+    musicman mustang1 mustang2 mustang6 mustangs mynameis mypassword myxworld nascar24 natalie1 natasha1
+    nautilus navigator navyseal ncc1701a ncc1701d ncc1701e ncc74656 nebraska netscape nevermind nevermore
+    newcastl newyork1 nightmar nightwish nineinch nintendo nirvana1 nokia6233 nokia6300 nokian73 noname123
+    normandy nostromo notebook notredam nounours nthvbyfnjh nwo4life nygiants oblivion obsidian opendoor
+    operator optimist overlord p0015123 p0o9i8u7 p4ssw0rd p@ssw0rd p@ssw0rd1 p@ssw0rd123 p@ssword pa55w0rd
+    pa55word packers1 paintbal paintball pakistan pallmall palmtree panasoni panasonic pantera1 panther1
+    panthers papillon paradigm paradise paramedi pasadena pass1234 pass12345 pass@123 passpass passport
+    passw0rd passwor1 password password! password01 password1 password1! password12 password123 password1234
+    password12345 password123456 password2 password9 password99 password@1 password@123 passwordpassword
+    passwords passwort patches1 pathfind patrick1 patriots pavement pavilion peaches1 pearljam peekaboo
+    penguin1 penguins perfect1 peterbil peterpan pharmacy phialpha philippe phillies phoenix1 pianoman
+    pineappl pineapple pinetree pingpong pinkfloy pinkfloyd pinnacle pipeline piramida pizzaman plastics
+    platinum platypus playball playmate playstat playstation playtime plymouth poiuytrewq pokemon1 poohbear
+    pool6123 popcorn1 porkchop porsche1 porsche9 portland portugal poseidon postgres postgres1 power123
+    preacher precious predator presario presiden princess pringles private1 pufunga7782 pumpkin1 pumpkins
+    punisher punkrock puppydog q1234567 q123456789 q1w2e3r4 q1w2e3r4t5 q1w2e3r4t5y6 q2w3e4r5 qawsedrf
+    qazwsx12 qazwsx123 qazwsxed qazwsxedc qazwsxedc123 qazwsxedcrfv qazxswedc qqqqqqqq qwe123qwe qweasd123
+    qweasdzxc qweqweqwe qwer1234 qwerasdf qwerqwer qwert123 qwert12345 qwerty11 qwerty12 qwerty123 qwerty123!
+    qwerty1234 qwerty12345 qwerty123456 qwertyui qwertyuio qwertyuiop qwertyuiop123 r2d2c3po radiohea
+    radiohead ragnarok raiders1 rainbow1 rainbow6 rainbows rainyday raistlin rammstein rangers1 rasputin
+    rastaman realmadrid rebecca1 reckless redalert redbaron reddevil reddwarf redskins redwings remingto
+    renegade revoluti revolver rfhnjirf rfnthbyf rfntymrf rfvfcenhf rhbcnbyf rhfcjnrf rhjrjlbk rhtdtlrj
+    riccardo richard1 riffraff rightnow rjhjktdf rjirfrgbde rjycnfynby roadking roadrunn roadrunner roadster
+    robotech robotics rockford rockhard rocknrol rocknroll rockstar rolltide romashka rootbeer runescape
+    rush2112 rustydog sabrina1 sailboat salamander salasana samantha sammy123 samsung1 sandiego sandrine
+    sapphire saratoga sasha123 sasha_007 sausages scarface scoobydo scoobydoo scooter1 scorpio1 scorpion
+    scotland scrabble scrapper screamer seahawks sebastia secret123 security segblue2 seinfeld seminole
+    semperfi senators sentinel sephiroth septembe serenity sergbest sersolution shadow12 shamrock shaney14
+    shannon1 sheepdog sherlock showtime sidekick sigmachi silverad simpsons singapor sinister sithlord
+    skateboard skipper1 skittles skorpion skywalke skywalker slamdunk slapshot slimshad slimshady slipknot
+    slippery slowhand smackdow smackdown smashing smeghead smirnoff smoothie sneakers snickers snoopdog
+    snowball snowbird snowboar snowboard snowflak snuggles soccer10 soccer12 socrates softball software
+    sojdlg123aljg solitude sonyericsson soso123aljg soulmate southpar southpark southpaw spaceman sparkles
+    spartan1 spartans special1 specialk spectrum spencer1 spiderma spiderman spitfire splinter spongebo
+    spongebob sprinter squirrel srinivas stallion stanislav stanley1 starbuck starcraf starcraft stardust
+    starfire starfish stargate starligh starship startrek starwars starwars1 steelers stephani stephen1
+    stickman stigmata stingray stonecol stonecold stranger stratfor strawber strawberry streaming success1
+    summer69 summer99 sundance sundevil sunflowe sunflower sunlight sunnyday sunshine sunshine1 supabase
+    super123 superfly superman superman1 supernov supernova supersta superstar survivor svetlana sweetnes
+    sweetness sweetpea swimming swordfis swordfish sylveste syncmaster syracuse tacobell taekwondo talisman
+    tampabay tarheels tazmania technics teddybea teddybear telephon terminat terminator terrapin test1234
+    test12345 testing1 testing123 testtest thailand thanatos thankyou thedoors theforce thegreat therock1
+    thirteen thisisit thuglife thumper1 thunder1 thunderb tiberius ticklish tiffany1 tiger123 tinkerbe
+    tinkerbell titanium titleist tkbpfdtnf tokiohotel tomahawk tommyboy toonarmy toriamos tottenha tottenham
+    translator traveler treasure treefrog trfnthbyf triangle trinitro trinity1 trombone trouble1 trucking
+    truelove trumpet1 trustno1 tunafish turkey50 twilight ultimate umbrella underdog undertak undertaker
+    universa user1234 username vacation vagabond valentin valentina valhalla valkyrie vampire1 vancouve
+    vanessa1 vanguard vanhalen vasilisa vauxhall vendetta verbatim veronika vfhufhbnf vfitymrf vfntvfnbrf
+    vfrcbvrf vfvfgfgf viewsoni viewsonic vikings1 viktoria viktoriya vincent1 violetta vipergts vjqgfhjkm
+    vkontakte vladimir vladislav volkswag volleyba voyager1 vqsablpzla vsjasnel12 wanderer warcraft wareagle
+    warhamme warhammer warrior1 warriors washingt waterboy waterloo webhompas webmaste webmaster welcome1
+    welcome123 werewolf westside westwood wg8e3wjf whatever whiplash whiskers whistler whiteboy whiteout
+    whitesox whocares wildbill wildcard wildcats wildfire wildwood william1 windmill windsurf winston1
+    wishbone wolfgang wolfpack wolverin wolverine wonderboy woodland woodstoc woofwoof wp2003wp wrangler
+    wrestlin wrinkle1 yamahar1 yankees1 yankees2 yeahbaby yfcntymrf yjdsqgfhjkm yogibear yosemite z1x2c3v4
+    zachary1 zanzibar zaq12wsx zaq1xsw2 zaqwsxcde zaqxswcde zeppelin zerocool zildjian zxasqw12 zxcasdqwe
+    zxcasdqwe123 zxcv1234 zxcvb123 zxcvbnm1 zxcvbnm123 zxczxczxc zzzzzzzz', '\s+');
+comment on function private.common_passwords() is
+    'Passwords of 8 characters and more that are guessed first, in lower case: the one list for SQL and the service.';
+grant execute on function private.common_passwords() to authenticator;
+
+create function private.check_password(password text) returns void
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+    if coalesce(length(password), 0) < 8 then
+        raise sqlstate 'PT422' using message = 'weak_password', detail = 'A password has at least 8 characters.';
+    end if;
+    -- As Supabase Auth, whose bcrypt would not look at the rest.
+    if octet_length(password) > 72 then
+        raise sqlstate 'PT422' using message = 'weak_password', detail = 'A password has at most 72 bytes.';
+    end if;
+    if lower(password collate "C") = any (private.common_passwords()) then
+        raise sqlstate 'PT422' using message = 'weak_password',
+            detail = 'This password is among those that are guessed first; choose another.';
+    end if;
+end
+$$;
+comment on function private.check_password(text) is
+    'Refuses a password that is too short, too long or, in whatever case, too common.';
+
+create function private.pbkdf2_sha512(password text, salt bytea, iterations integer) returns bytea
+language plpgsql immutable strict
+set search_path = ''
+as $$
+declare
+    c_block_bytes constant integer := 128;
+    v_key bytea := convert_to(password, 'UTF8');
+    v_bits bit(1024);
+    v_inner bytea;
+    v_outer bytea;
+    v_block bytea;
+    v_sum bit(512);
+begin
+    if length(v_key) > c_block_bytes then
+        v_key := sha512(v_key);
+    end if;
+    -- Only bit strings have an exclusive or. Text in hexadecimal leads to them, and their wire format, which begins with
+    -- four bytes of length, leads back.
+    v_bits := ('x' || rpad(encode(v_key, 'hex'), 2 * c_block_bytes, '0'))::bit(1024);
+    v_inner := substr(bit_send(v_bits # ('x' || repeat('36', c_block_bytes))::bit(1024)), 5);
+    v_outer := substr(bit_send(v_bits # ('x' || repeat('5c', c_block_bytes))::bit(1024)), 5);
+    v_block := sha512(v_outer || sha512(v_inner || salt || '\x00000001'::bytea));
+    v_sum := ('x' || encode(v_block, 'hex'))::bit(512);
+    for i in 2 .. iterations loop
+        v_block := sha512(v_outer || sha512(v_inner || v_block));
+        v_sum := v_sum # ('x' || encode(v_block, 'hex'))::bit(512);
+    end loop;
+    return substr(bit_send(v_sum), 5);
+end
+$$;
+comment on function private.pbkdf2_sha512(text, bytea, integer) is
+    'The first block, 64 bytes, of PBKDF2-HMAC-SHA512 (RFC 8018).';
+
+create function private.base64url(bytes bytea) returns text
+language sql immutable
+set search_path = ''
+return translate(encode(bytes, 'base64'), E'+/=\n', '-_');
+comment on function private.base64url(bytea) is 'Base64 with the alphabet of addresses, without padding (RFC 4648, section 5).';
+
+-- Where there is pgcrypto.
+grant usage on schema extensions to deskbase_definer;
+
+create function private.hash_password(password text) returns text
+language plpgsql volatile strict
+set search_path = ''
+as $$
+declare
+    -- A tenth of a second; the service puts its own, much costlier hash in its place at the first login.
+    c_iterations constant integer := 40000;
+    v_salt bytea := uuid_send(gen_random_uuid());  -- 122 random bits
+    v_hash text;
+begin
+    if to_regprocedure('extensions.crypt(text, text)') is not null then
+        -- bcrypt, which Supabase Auth understands. Dynamic, because elsewhere there is no such function to check against.
+        execute 'select extensions.crypt($1, extensions.gen_salt(''bf'', 10))' into strict v_hash using password;
+        return v_hash;
+    end if;
+    return concat_ws('$', '', 'pbkdf2-sha512', c_iterations, private.base64url(v_salt),
+        private.base64url(private.pbkdf2_sha512(password, v_salt, c_iterations)));
+end
+$$;
+comment on function private.hash_password(text) is
+    'What is stored of a password that has passed check_password: bcrypt, or $pbkdf2-sha512$iterations$salt$hash where there is no pgcrypto.';
 
 -- sql/30_organizations.sql
 /*
@@ -236,6 +552,7 @@ return (select o.id from public.organizations as o where o.deleted_at is null or
 comment on function private.first_organization_id() is
     'The oldest organization: the one that commands and channels without an address mean.';
 alter function private.first_organization_id() owner to deskbase_definer;
+grant execute on function private.first_organization_id() to authenticator;
 
 create function private.closed_organization_ids() returns setof uuid
 language sql stable security definer
@@ -282,6 +599,10 @@ comment on column public.members.is_active is 'False ends every way in on the ne
 create unique index members_user_id_organization_id_idx on public.members (user_id, organization_id);
 create unique index members_organization_id_email_idx on public.members (organization_id, email);
 create unique index members_organization_id_username_idx on public.members (organization_id, lower(username));
+-- Inbound credentials of outside issuers name their holder by address; the organization is not known yet.
+create index members_email_idx on public.members (email);
+-- Log-ins by username, before the organization is known.
+create index members_username_idx on public.members (lower(username));
 -- Lists of agents.
 create index members_organization_id_role_idx on public.members (organization_id, role);
 
@@ -295,6 +616,20 @@ grant select, update (name, avatar_url, presence) on public.members to authentic
 
 create trigger _100_timestamps before update on public.members
     for each row execute function private.tg__timestamps();
+
+create function private.email_of(username text) returns text
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select min(m.email)
+    from public.members as m
+    where lower(m.username) = lower(email_of.username) and m.is_active and m.user_id is not null
+    having count(distinct m.email) = 1;
+end;
+comment on function private.email_of(text) is
+    'The address that somebody who gives their username logs in with; null if nobody, or more than one, is called so. Definer: nobody is logged in yet.';
+alter function private.email_of(text) owner to deskbase_definer;
+grant execute on function private.email_of(text) to authenticator;
 
 create table public.member_settings (
     organization_id uuid not null default private.organization_id(),
@@ -419,38 +754,126 @@ create policy delete_agent on public.contact_identities for delete to authentica
 grant select, delete, insert (organization_id, id, contact_id, channel, identity)
     on public.contact_identities to authenticated;
 
-create function private.tg_members__contact() returns trigger
+create function private.give_contact(organization_id uuid, member_id uuid) returns void
 language plpgsql volatile security definer
 set search_path = ''
 as $$
+declare
+    v_member record;
 begin
-    if exists (
-        select from public.contacts as c where c.organization_id = new.organization_id and c.member_id = new.id
-    ) then
-        return null;
+    -- Proved: by a link in a mail that somebody followed, or by the admin who entered it. An address that the auth
+    -- service confirmed by itself is nobody's proof.
+    select m.name, m.email,
+        u.id is null or u.email_confirmed_at is not null or u.invited_at is not null as is_confirmed,
+        u.id is null or u.confirmation_sent_at is not null or u.invited_at is not null as is_proved
+    into v_member
+    from public.members as m
+    left join auth.users as u on u.id = m.user_id
+    where m.organization_id = give_contact.organization_id and m.id = give_contact.member_id
+        and m.role = 'customer'
+        and not exists (
+            select from public.contacts as c
+            where c.organization_id = m.organization_id and c.member_id = m.id);
+    if not found or not v_member.is_confirmed then
+        return;
     end if;
     -- A contact who already wrote from this address and cannot log in yet becomes this member's.
-    update public.contacts as c
-    set member_id = new.id
-    where c.organization_id = new.organization_id
-        and c.id = (
-            select k.id from public.contacts as k
-            where k.organization_id = new.organization_id and k.email = new.email and k.member_id is null
-            order by k.created_at limit 1
-        );
-    if not found then
-        insert into public.contacts (organization_id, member_id, name, email)
-        values (new.organization_id, new.id, new.name, new.email);
+    if v_member.is_proved then
+        update public.contacts as c
+        set member_id = give_contact.member_id
+        where c.organization_id = give_contact.organization_id
+            and c.id = (
+                select k.id from public.contacts as k
+                where k.organization_id = give_contact.organization_id and k.email = v_member.email
+                    and k.member_id is null
+                order by k.created_at limit 1
+            );
+        if found then
+            return;
+        end if;
     end if;
+    insert into public.contacts (organization_id, member_id, name, email)
+    values (give_contact.organization_id, give_contact.member_id, v_member.name, v_member.email);
+end
+$$;
+comment on function private.give_contact(uuid, uuid) is
+    'Gives a customer whose address is confirmed, or who was invited by it, the contact they write as: the one who wrote from that address before, if it is proved to be theirs, else a new one. Definer: customers may not write contacts.';
+alter function private.give_contact(uuid, uuid) owner to deskbase_definer;
+
+create function private.tg_members__contact() returns trigger
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.give_contact(new.organization_id, new.id);
     return null;
 end
 $$;
-comment on function private.tg_members__contact() is
-    'Gives a new customer the contact they write as. Definer: customers may not write contacts.';
-alter function private.tg_members__contact() owner to deskbase_definer;
+comment on function private.tg_members__contact() is 'Gives a new customer the contact they write as.';
 
 create trigger _300_contact after insert or update of role on public.members
     for each row when (new.role = 'customer') execute function private.tg_members__contact();
+
+-- sql/33_member_identities.sql
+/*
+ * What an outside issuer of JWTs (DESKBASE_ISSUERS) calls a member. Without a row here a member is found by e-mail.
+ */
+
+create table public.member_identities (
+    organization_id uuid not null default private.organization_id(),
+    id uuid not null default gen_random_uuid(),
+    member_id uuid not null,
+    issuer text not null check (length(issuer) between 1 and 500),
+    subject text not null check (length(subject) between 1 and 500),
+    created_at timestamptz not null default now(),
+    primary key (organization_id, id),
+    unique (organization_id, issuer, subject),
+    foreign key (organization_id, member_id) references public.members (organization_id, id) on delete cascade
+);
+alter table public.member_identities enable row level security;
+alter table public.member_identities force row level security;
+
+comment on table public.member_identities is 'Members by the name (issuer and subject) that their JWTs from outside carry; the operator (service_role) enters them.';
+comment on column public.member_identities.issuer is 'The iss of those JWTs, letter by letter.';
+comment on column public.member_identities.subject is 'Their sub.';
+
+-- A JWT arrives before its organization is known.
+create index member_identities_issuer_subject_idx on public.member_identities (issuer, subject);
+create index member_identities_organization_id_member_id_idx on public.member_identities (organization_id, member_id);
+
+create policy select_admin on public.member_identities for select to authenticated
+    using (organization_id = (select private.organization_id()) and (select private.is_admin()));
+-- No admin adds one: whoever names another organization's person here would draw them over to their own. It is for the
+-- operator, who knows the issuers too.
+create policy delete_admin on public.member_identities for delete to authenticated
+    using (organization_id = (select private.organization_id()) and (select private.is_admin()));
+grant select, delete on public.member_identities to authenticated;
+
+create function private.outside_claims(outside jsonb) returns jsonb
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select jsonb_build_object('role', 'authenticated', 'aud', 'authenticated', 'sub', m.user_id, 'email', m.email,
+        'iss', outside ->> 'issuer', 'app_metadata',
+        jsonb_build_object('provider', outside ->> 'issuer', 'organization_id', m.organization_id))
+    from (
+        select i.organization_id, i.member_id, 1 as rank
+        from public.member_identities as i
+        where i.issuer = outside ->> 'issuer' and i.subject = outside ->> 'subject'
+        union all
+        select e.organization_id, e.id, 2
+        from public.members as e
+        where e.email = lower(outside ->> 'email')
+    ) as found
+    join public.members as m on m.organization_id = found.organization_id and m.id = found.member_id
+    join public.organizations as o on o.id = m.organization_id and o.deleted_at is null
+    where m.user_id is not null and m.is_active
+    order by found.rank, m.created_at, m.id
+    limit 1;
+end;
+comment on function private.outside_claims(jsonb) is
+    'The claims of the member whom a verified JWT of an outside issuer means, by its subject or else its e-mail address; null if nobody. Definer: nobody is known yet.';
+alter function private.outside_claims(jsonb) owner to deskbase_definer;
 
 -- sql/34_groups.sql
 /*
@@ -1137,6 +1560,7 @@ create table public.tickets (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     deleted_at timestamptz,
+    priority_rank integer not null generated always as (array_position(array['low', 'medium', 'high', 'urgent'], priority::text)) stored,
     primary key (organization_id, id),
     unique (organization_id, number),
     constraint tickets_one_category check (category_id is null or category_label is null),
@@ -1170,6 +1594,7 @@ comment on column public.tickets.version is 'One more with every change and comm
 comment on column public.tickets.clock_stopped_at is 'Since when the resolution clock stands still, the ticket being waiting or on hold.';
 comment on column public.tickets.time_stopped is 'How long the resolution clock stood still before that.';
 comment on column public.tickets.deleted_at is 'When it was deleted; nobody sees it then, and an admin may restore it.';
+comment on column public.tickets.priority_rank is 'What to order by for an order by priority: 1 is low, 4 urgent.';
 
 -- Lists: everything of an organization, newest first, and by status; the keyset (created_at, id) pages both.
 create index tickets_organization_id_created_at_idx on public.tickets (organization_id, created_at desc, id desc)
@@ -1663,6 +2088,48 @@ create trigger _100_timestamps before update of body, is_internal on public.comm
 create trigger _400_ticket after insert on public.comments
     for each row execute function private.tg_comments__ticket();
 
+create function private.search_query(query text) returns tsquery
+language sql immutable
+set search_path = ''
+-- The parser of queries, unlike that of texts, does not know what comes before :// in an address.
+return regexp_replace(
+    websearch_to_tsquery('simple', regexp_replace(query, '\w+://', ' ', 'g'))::text, '''(?=$|[ )])', ''':*', 'g')::tsquery;
+comment on function private.search_query(text) is
+    'What people type into a search box ("a phrase", -not, or), each word also as the beginning of a longer one.';
+
+create function private.search_tickets(query text) returns setof uuid
+language plpgsql stable security definer rows 100
+set search_path = ''
+as $$
+declare
+    v_query tsquery := private.search_query(query);
+    v_organization_id uuid := private.organization_id();
+    v_is_agent boolean := private.is_agent();
+    v_contact_id uuid := private.contact_id();
+    v_token_id uuid := case when private.has_scope('tickets:read') then private.token_id() end;
+begin
+    -- What the policies of both tables say, so that the indexes of @@ are of use.
+    return query
+    select t.id
+    from public.tickets as t
+    where to_tsvector('simple', t.subject || ' ' || t.description) @@ v_query
+        and t.organization_id = v_organization_id and t.deleted_at is null
+        and (v_is_agent or t.contact_id = v_contact_id or t.integration_token_id = v_token_id)
+    union
+    select c.ticket_id
+    from public.comments as c
+    where to_tsvector('simple', c.body) @@ v_query
+        and c.organization_id = v_organization_id and c.ticket_deleted_at is null
+        and (v_is_agent
+            or (c.ticket_contact_id = v_contact_id and not c.is_internal)
+            or (c.ticket_token_id = v_token_id and (not c.is_internal or c.author_token_id = v_token_id)));
+end
+$$;
+comment on function private.search_tickets(text) is
+    'The tickets of the one who asks whose subject and description, or one of whose comments, hold all words of a query. Definer: it says itself who sees what, because behind a policy full text has no index.';
+alter function private.search_tickets(text) owner to deskbase_definer;
+grant execute on function private.search_tickets(text) to authenticated, integration;
+
 create table public.attachments (
     organization_id uuid not null default private.organization_id(),
     id uuid not null default gen_random_uuid(),
@@ -2068,6 +2535,124 @@ create trigger _610_notify_status after update on public.tickets
 create trigger _600_notify after insert on public.comments
     for each row execute function private.tg_comments__notify();
 
+-- sql/48_mails.sql
+/*
+ * Mail that is to be sent, queued in the transaction that is its reason. A worker takes it after the commit, and again
+ * if it was not delivered. Secrets of a mail (links, codes) are made while it is sent, so none lies here.
+ */
+
+create table private.mails (
+    id uuid not null default gen_random_uuid() primary key,
+    kind text not null check (kind ~ '^[a-z_]{1,40}$'),
+    email text not null check (email = lower(email) and length(email) <= 320),
+    organization_id uuid references public.organizations (id) on delete cascade,
+    data jsonb not null default '{}' check (jsonb_typeof(data) = 'object'),
+    attempts integer not null default 0,
+    error text check (length(error) <= 200),
+    created_at timestamptz not null default now(),
+    next_attempt_at timestamptz default now(),
+    sent_at timestamptz,
+    failed_at timestamptz,
+    check ((next_attempt_at is null) = (sent_at is not null or failed_at is not null))
+);
+alter table private.mails enable row level security;
+alter table private.mails force row level security;
+create policy select_definer on private.mails for select to deskbase_definer using (true);
+
+comment on table private.mails is 'Outgoing mail: the queue of the worker, and for a week the record of what became of it.';
+comment on column private.mails.kind is 'Which text it is: a template of the worker.';
+comment on column private.mails.data is 'What its text needs and is no secret.';
+comment on column private.mails.error is 'Why the last attempt failed, in a word.';
+comment on column private.mails.next_attempt_at is 'When a worker may take it; while one has it, the end of that lease; empty once it is done.';
+
+-- What is due, in order.
+create index mails_next_attempt_at_idx on private.mails (next_attempt_at) where next_attempt_at is not null;
+create index mails_organization_id_idx on private.mails (organization_id);
+-- Retention.
+create index mails_created_at_idx on private.mails (created_at);
+
+create function private.queue_mail(kind text, email text, organization_id uuid, data jsonb) returns void
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    insert into private.mails (kind, email, organization_id, data)
+    select queue_mail.kind, lower(queue_mail.email), queue_mail.organization_id,
+        coalesce(queue_mail.data, '{}') || coalesce((
+            select jsonb_build_object('organization', o.name) from public.organizations as o
+            where o.id = queue_mail.organization_id), '{}');
+end;
+comment on function private.queue_mail(text, text, uuid, jsonb) is
+    'Queues a mail in the transaction that is its reason, with the name of the organization in whose name it is sent. Definer: the queue is nobody''s to write.';
+alter function private.queue_mail(text, text, uuid, jsonb) owner to deskbase_definer;
+grant execute on function private.queue_mail(text, text, uuid, jsonb) to supabase_auth_admin;
+
+create function private.claim_mails(batch integer, lease_seconds integer)
+returns table (id uuid, kind text, email text, data jsonb)
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    -- Materialized, so that it is looked once, whatever the plan.
+    with due as materialized (
+        select q.id from private.mails as q
+        where q.next_attempt_at <= now()
+        order by q.next_attempt_at
+        limit batch
+        for update skip locked
+    )
+    update private.mails as m
+    set attempts = m.attempts + 1, next_attempt_at = now() + lease_seconds * interval '1 second'
+    from due
+    where m.id = due.id
+    returning m.id, m.kind, m.email, m.data;
+end;
+comment on function private.claim_mails(integer, integer) is
+    'Takes mails that are due, for as long as the lease. Definer: the queue is the worker''s alone.';
+alter function private.claim_mails(integer, integer) owner to deskbase_definer;
+grant execute on function private.claim_mails(integer, integer) to authenticator;
+
+create function private.finish_mail(id uuid, error text default null, is_final boolean default false) returns void
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    update private.mails as m
+    set error = left(finish_mail.error, 200),
+        sent_at = case when finish_mail.error is null then now() end,
+        failed_at = case
+            when finish_mail.error is not null and (is_final or m.created_at < now() - interval '24 hours')
+            then now() end,
+        next_attempt_at = case
+            when finish_mail.error is not null and not is_final and m.created_at >= now() - interval '24 hours'
+            then now() + least(10 * 2 ^ least(m.attempts - 1, 10), 3600) * interval '1 second' end
+    where m.id = finish_mail.id and m.next_attempt_at is not null;
+end;
+comment on function private.finish_mail(uuid, text, boolean) is
+    'Notes that a claimed mail was sent or, with an error, when to try again: after 10 s, then twice as long each time, an hour at most, for a day; never after a final one. Definer: the queue is the worker''s alone.';
+alter function private.finish_mail(uuid, text, boolean) owner to deskbase_definer;
+grant execute on function private.finish_mail(uuid, text, boolean) to authenticator;
+
+create function private.read_mail(id uuid) returns private.mails
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select m from private.mails as m where m.id = read_mail.id;
+end;
+comment on function private.read_mail(uuid) is 'A queued mail. Definer: the auth service makes the secrets of its mails.';
+alter function private.read_mail(uuid) owner to deskbase_definer;
+grant execute on function private.read_mail(uuid) to supabase_auth_admin;
+
+create function private.take_mail(email text) returns boolean
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    return (private.take('mail', 'mail:' || encode(sha256(convert_to(lower(email), 'UTF8')), 'hex'), 1, 12, 3600)).granted = 1;
+end
+$$;
+comment on function private.take_mail(text) is
+    'Whether one more mail may go to this address in this hour, at its reader''s own wish; twelve may. Definer: it counts.';
+alter function private.take_mail(text) owner to deskbase_definer;
+grant execute on function private.take_mail(text) to supabase_auth_admin;
+
 -- sql/50_templates.sql
 /*
  * What agents keep to work faster: texts to answer with, and filters to look through.
@@ -2374,6 +2959,23 @@ comment on table private.channel_secrets is 'What a platform and the desk know e
 comment on column private.channel_secrets.app_secret is 'Signs what comes in.';
 comment on column private.channel_secrets.verify_token is 'Answers the platform''s verification request.';
 comment on column private.channel_secrets.access_token is 'Lets the desk answer.';
+
+create function private.channel_secret(
+    channel public.channel, external_account_id text, out organization_id uuid, out app_secret text
+)
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select a.organization_id, s.app_secret
+    from public.channel_accounts as a
+    join public.organizations as o on o.id = a.organization_id and o.deleted_at is null
+    join private.channel_secrets as s on s.organization_id = a.organization_id and s.channel_account_id = a.id
+    where a.channel = channel_secret.channel and a.external_account_id = channel_secret.external_account_id and a.is_active;
+end;
+comment on function private.channel_secret(public.channel, text) is
+    'Whose a delivery is, and what has to have signed it; nothing if no account of that name takes any. Definer: secrets are the service''s alone.';
+alter function private.channel_secret(public.channel, text) owner to deskbase_definer;
+grant execute on function private.channel_secret(public.channel, text) to authenticator;
 
 create table public.inbound_messages (
     organization_id uuid not null references public.organizations (id) on delete cascade,
@@ -2693,6 +3295,129 @@ end
 $$;
 comment on function private.drop_event_partitions(interval) is 'Drops what is older than kept, by whole days.';
 
+-- sql/71_relay.sql
+/*
+ * What the relay asks of the log and of claims. Its cursor is a snapshot that ends right behind the last event that it
+ * has seen: transaction ids behind that one may be handed out again after a crash, if those who had them wrote
+ * nothing that had to reach the disk. A snapshot as it is would take them for seen.
+ */
+
+create function private.end_of_log(known pg_snapshot) returns pg_snapshot
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select format('%s:%s:%s', coalesce(min(u.xid), l.edge), l.edge, string_agg(u.xid::text, ',' order by u.xid))::pg_snapshot
+    from (
+        select least(
+            coalesce(max(e.xid)::text::bigint + 1, pg_snapshot_xmax(known)::text::bigint, 1),
+            pg_snapshot_xmax(pg_current_snapshot())::text::bigint) as edge
+        from private.events as e
+        where e.xid >= coalesce(pg_snapshot_xmax(known), '0')
+    ) as l
+    left join lateral (
+        select x.xid::text::bigint as xid from pg_snapshot_xip(pg_current_snapshot()) as x (xid)
+    ) as u on u.xid < l.edge
+    group by l.edge;
+end;
+comment on function private.end_of_log(pg_snapshot) is
+    'The cursor of a reader who has seen every event that is visible now; known is one of theirs from before. Definer: the log is for the service alone.';
+alter function private.end_of_log(pg_snapshot) owner to deskbase_definer;
+grant execute on function private.end_of_log(pg_snapshot) to authenticator;
+
+create function private.read_log(
+    since pg_snapshot, until pg_snapshot, after_id bigint, organization_ids uuid[], batch_size integer
+) returns table (id bigint, event text)
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select e.id, json_build_object(
+        'id', e.id, 'xid', e.xid::text, 'at', e.at, 'organization_id', e.organization_id,
+        'type', e.type, 'table', e.table_name, 'operation', e.operation,
+        'ids', jsonb_strip_nulls(jsonb_build_object(
+            'id', r.row -> 'id', 'ticket_id', r.row -> 'ticket_id', 'member_id', r.row -> 'member_id',
+            'contact_id', coalesce(r.row -> 'contact_id', r.row -> 'ticket_contact_id'),
+            'token_id', coalesce(r.row -> 'integration_token_id', r.row -> 'ticket_token_id'))))::text
+    from private.events as e
+    cross join lateral (select coalesce(e.record, e.old_record)) as r (row)
+    where e.xid >= pg_snapshot_xmin(since)
+        and e.xid < pg_snapshot_xmax(until)
+        and e.id > after_id
+        and not pg_visible_in_snapshot(e.xid, since)
+        and pg_visible_in_snapshot(e.xid, until)
+        and (organization_ids is null or e.organization_id = any (organization_ids))
+    order by e.id
+    limit batch_size;
+end;
+comment on function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) is
+    'As read_events, of some organizations, without the rows but for the ids that events are picked by. Definer: the log is for the service alone.';
+alter function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) owner to deskbase_definer;
+grant execute on function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) to authenticator;
+
+create function private.logged_rows(events jsonb) returns setof private.events
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select e.*
+    from jsonb_to_recordset(events) as t (id bigint, xid xid8, at timestamptz)
+    join private.events as e on e.xid = t.xid and e.id = t.id and e.at = t.at;
+end;
+comment on function private.logged_rows(jsonb) is
+    'The whole rows of events as read_log told them, for what turns them into messages: it looks here before it enters as their reader. Definer: the log is for the service alone.';
+alter function private.logged_rows(jsonb) owner to deskbase_definer;
+grant execute on function private.logged_rows(jsonb) to authenticator;
+
+create function private.is_in_log(since pg_snapshot, until pg_snapshot, taken_at timestamptz) returns boolean
+language sql stable
+set search_path = ''
+return taken_at > now() - interval '24 hours'
+    and pg_snapshot_xmin(since) <= pg_snapshot_xmin(until)
+    and pg_snapshot_xmax(until) <= pg_snapshot_xmax(pg_current_snapshot());
+comment on function private.is_in_log(pg_snapshot, pg_snapshot, timestamptz) is
+    'Whether everything after a position is still in the log, as long as private.maintain keeps it, and the position is one of this server.';
+grant execute on function private.is_in_log(pg_snapshot, pg_snapshot, timestamptz) to authenticator;
+
+create function private.claims_now(claims jsonb) returns jsonb
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_organization_id text := claims #>> '{app_metadata,organization_id}';
+    v_claims jsonb := claims;
+begin
+    if claims ->> 'role' = 'authenticated' then
+        v_claims := private.fresh_claims(claims);
+    elsif claims ->> 'role' = 'integration' then
+        select jsonb_set(claims, '{app_metadata,scopes}', to_jsonb(t.scopes))
+        into v_claims
+        from public.integration_tokens as t
+        join public.organizations as o on o.id = t.organization_id and o.deleted_at is null
+        where t.organization_id = v_organization_id::uuid and t.id = (claims #>> '{app_metadata,token_id}')::uuid
+            and (t.expires_at is null or t.expires_at > now()) and t.disabled_at is null and t.revoked_at is null;
+    end if;
+    if v_claims #>> '{app_metadata,organization_id}' is distinct from v_organization_id then
+        return null;
+    end if;
+    return v_claims;
+end
+$$;
+comment on function private.claims_now(jsonb) is
+    'Admitted claims as they would be admitted now; null if they would not, or for another organization. Definer: nobody reads sessions.';
+alter function private.claims_now(jsonb) owner to deskbase_definer;
+
+create function private.changed_claims(claims jsonb[]) returns table (place bigint, fresh text)
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select g.place, n.claims::text
+    from unnest(changed_claims.claims) with ordinality as g (claims, place)
+    cross join lateral (select private.claims_now(g.claims)) as n (claims)
+    where n.claims is distinct from g.claims;
+end;
+comment on function private.changed_claims(jsonb[]) is
+    'Which of the claims that sockets were admitted under have changed, by their place from 1, and what they are now: null if they are over. Definer: nobody reads sessions.';
+alter function private.changed_claims(jsonb[]) owner to deskbase_definer;
+grant execute on function private.changed_claims(jsonb[]) to authenticator;
+
 -- sql/72_limits.sql
 /*
  * The limiter, one for every way in. A window is counted in one row that is updated in place; windows are aligned to the
@@ -2806,6 +3531,10 @@ declare
     v_fingerprint bytea := sha256(convert_to(request::text, 'UTF8'));
     v_seen private.idempotency_keys;
 begin
+    if key is null then
+        is_repeat := false;
+        return;
+    end if;
     -- A repeat that runs at the same time waits here until the first one has committed or failed.
     insert into private.idempotency_keys as k (principal, operation, key, fingerprint)
     values (private.principal(), begin_once.operation, begin_once.key, v_fingerprint)
@@ -2827,7 +3556,7 @@ begin
 end
 $$;
 comment on function private.begin_once(text, text, jsonb) is
-    'Claims a key for this transaction, or answers what its first use was answered. Definer: keys are nobody''s to read.';
+    'Claims a key for this transaction, or answers what its first use was answered; without a key nothing is a repeat. Definer: keys are nobody''s to read.';
 alter function private.begin_once(text, text, jsonb) owner to deskbase_definer;
 
 create function private.finish_once(operation text, key text, body text, version bigint) returns void
@@ -2852,6 +3581,9 @@ grant execute on function private.begin_once(text, text, jsonb), private.finish_
  * role counts from the next request on, whatever the JWT says.
  */
 
+-- How a session was proved.
+grant select on auth.mfa_amr_claims to deskbase_definer;
+
 create function private.fresh_claims(claims jsonb) returns jsonb
 language plpgsql stable security definer
 set search_path = ''
@@ -2860,19 +3592,31 @@ declare
     v_user_id uuid;
     v_session_id uuid;
     v_organization_id uuid;
+    v_lacks_factor boolean := false;
+    v_is_proved boolean;
     v_member record;
 begin
     v_user_id := (claims ->> 'sub')::uuid;
     v_session_id := (claims ->> 'session_id')::uuid;
     v_organization_id := (claims #>> '{app_metadata,organization_id}')::uuid;
-    perform from auth.users as u
+    select u.email_confirmed_at is not null and u.confirmation_sent_at is not null into v_is_proved
+    from auth.users as u
     where u.id = v_user_id and (u.banned_until is null or u.banned_until < now()) and u.deleted_at is null;
     if not found then
         return null;
     end if;
     -- A token without a session was signed by whoever holds the secret, for their own use.
-    if v_session_id is not null then
-        perform from auth.sessions as s
+    if v_session_id is null then
+        v_is_proved := true;
+    else
+        select s.aal is distinct from 'aal2' and exists (
+                select from auth.mfa_factors as f where f.user_id = v_user_id and f.status = 'verified'),
+            v_is_proved or exists (
+                select from auth.mfa_amr_claims as a
+                where a.session_id = s.id and a.authentication_method in (
+                    'otp', 'magiclink', 'recovery', 'invite', 'email/signup', 'email_change', 'oauth', 'sso/saml'))
+        into v_lacks_factor, v_is_proved
+        from auth.sessions as s
         where s.id = v_session_id and s.user_id = v_user_id and (s.not_after is null or s.not_after > now());
         if not found then
             return null;
@@ -2885,16 +3629,22 @@ begin
     left join public.contacts as c
         on c.organization_id = m.organization_id and c.member_id = m.id and m.role = 'customer'
     where m.user_id = v_user_id and (v_organization_id is null or m.organization_id = v_organization_id)
-    order by m.created_at
+        -- Whoever made an account for an address that is not theirs knows its password. So until its reader has followed
+        -- a link, it is good for the organization that it was made in and for none that it was added to.
+        and (v_is_proved or not exists (
+            select from public.members as e
+            where e.user_id = m.user_id and (e.created_at, e.id) < (m.created_at, m.id)))
+    order by is_active desc, m.created_at, m.id
     limit 1;
     if v_member.is_active is false then
         return null;
     end if;
-    -- Whoever is a member of nothing keeps their name and nothing else.
+    -- Whoever is a member of nothing, or has not shown their second factor yet, keeps their name and nothing else.
     return jsonb_set(claims, '{app_metadata}',
         coalesce(claims -> 'app_metadata', '{}')
-            - array['organization_id', 'role', 'member_id', 'contact_id', 'token_id', 'scopes']
-            || case when v_member.id is null then '{}' else jsonb_build_object(
+            - array['organization_id', 'role', 'member_id', 'contact_id', 'token_id', 'scopes', 'lacks_factor']
+            || case when v_lacks_factor then '{"lacks_factor": true}'
+            when v_member.id is null then '{}' else jsonb_build_object(
                 'organization_id', v_member.organization_id, 'role', v_member.role,
                 'member_id', v_member.id, 'contact_id', v_member.contact_id) end);
 exception
@@ -2903,9 +3653,9 @@ exception
 end
 $$;
 comment on function private.fresh_claims(jsonb) is
-    'A person''s verified claims as they are now; null if the session, the user or the membership has ended. Definer: nobody reads sessions.';
+    'A person''s verified claims as they are now; null if the session, the user or the membership has ended; app_metadata.lacks_factor if the session still owes a second factor. Definer: nobody reads sessions.';
 alter function private.fresh_claims(jsonb) owner to deskbase_definer;
-grant execute on function private.fresh_claims(jsonb) to authenticated;
+grant execute on function private.fresh_claims(jsonb) to authenticated, supabase_auth_admin;
 
 create function private.pre_request() returns void
 language plpgsql volatile
@@ -2920,6 +3670,10 @@ begin
     v_claims := private.fresh_claims(v_claims);
     if v_claims is null then
         raise sqlstate 'PT401' using message = 'session_ended', detail = 'This session has ended; log in again.';
+    end if;
+    if v_claims #> '{app_metadata,lacks_factor}' is not null then
+        raise sqlstate 'PT403' using message = 'second_factor_required',
+            detail = 'This account has a second factor; verify it first.';
     end if;
     perform set_config('request.jwt.claims', v_claims::text, true);
 end
@@ -2946,6 +3700,9 @@ begin
             and (t.expires_at is null or t.expires_at > now())
             and t.disabled_at is null and t.revoked_at is null;
         subject := coalesce(subject, 'token:');
+    elsif verified ? 'outside' then
+        claims := private.fresh_claims(private.outside_claims(verified -> 'outside'));
+        subject := coalesce('user:' || (claims ->> 'sub'), 'token:');
     elsif verified is not null then
         claims := private.fresh_claims(verified);
         subject := 'user:' || (verified ->> 'sub');
@@ -2961,7 +3718,8 @@ alter function private.identify(bytea, jsonb, text) owner to deskbase_definer;
 
 create function private.admit(
     wanted integer[], bucket text[], token_hash bytea[], verified jsonb[], address text[],
-    subject_limit integer[], organization_limit integer[], window_seconds integer[]
+    subject_limit integer[], organization_limit integer[], window_seconds integer[],
+    organization_window_seconds integer[] default null
 ) returns table (granted integer, failure text, claims text, rate_limit integer, remaining integer, resets_at bigint)
 language plpgsql volatile security definer
 set search_path = ''
@@ -2995,6 +3753,11 @@ begin
             v_failure[v_group.ord] := case when v_group.subject like 'token:%' then 'invalid_token' else 'session_ended' end;
             continue;
         end if;
+        if v_group.claims #> '{app_metadata,lacks_factor}' is not null then
+            v_granted[v_group.ord] := 0;
+            v_failure[v_group.ord] := 'second_factor_required';
+            continue;
+        end if;
         v_claims[v_group.ord] := v_group.claims::text;
         v_subjects[v_group.ord] := v_group.subject;
         continue when v_group.allowed is null;
@@ -3006,11 +3769,12 @@ begin
         v_resets_at[v_group.ord] := v_subject.resets_at;
     end loop;
     for v_group in
-        select g.ord, g.bucket, g.organization_limit as allowed, coalesce(g.window_seconds, 3600) as window_seconds,
+        select g.ord, g.bucket, g.organization_limit as allowed,
+            coalesce(g.organization_window_seconds, g.window_seconds, 3600) as window_seconds,
             v_limit[g.ord] is not null as is_counted,
             v_claims[g.ord]::jsonb #>> '{app_metadata,organization_id}' as organization_id
-        from unnest(bucket, organization_limit, window_seconds) with ordinality
-            as g (bucket, organization_limit, window_seconds, ord)
+        from unnest(bucket, organization_limit, window_seconds, organization_window_seconds) with ordinality
+            as g (bucket, organization_limit, window_seconds, organization_window_seconds, ord)
         where g.organization_limit is not null and v_granted[g.ord] > 0
         order by 6, 2
     loop
@@ -3037,12 +3801,12 @@ begin
     order by r.ord;
 end
 $$;
-comment on function private.admit(integer[], text[], bytea[], jsonb[], text[], integer[], integer[], integer[]) is
+comment on function private.admit(integer[], text[], bytea[], jsonb[], text[], integer[], integer[], integer[], integer[]) is
     E'Admit requests\n\nOne array element is a group of requests with the same credential: a token''s hash, a verified JWT''s claims, or an address. Answers in the same order how many may pass, under which claims, and where their window stands. Definer: it reads credentials and counts.';
-alter function private.admit(integer[], text[], bytea[], jsonb[], text[], integer[], integer[], integer[])
+alter function private.admit(integer[], text[], bytea[], jsonb[], text[], integer[], integer[], integer[], integer[])
     owner to deskbase_definer;
 grant execute on function
-    private.admit(integer[], text[], bytea[], jsonb[], text[], integer[], integer[], integer[]) to authenticator;
+    private.admit(integer[], text[], bytea[], jsonb[], text[], integer[], integer[], integer[], integer[]) to authenticator;
 
 create function private.enter(claims jsonb) returns void
 language plpgsql volatile
@@ -3094,103 +3858,26 @@ comment on function private.lock_ticket(uuid) is
 alter function private.lock_ticket(uuid) owner to deskbase_definer;
 grant execute on function private.lock_ticket(uuid) to integration;
 
--- sql/76_maintenance.sql
-/*
- * What has to be done again and again: partitions ahead, and out with what is past its time.
- */
-
-create function private.maintain() returns void
-language plpgsql volatile
+create function private.refuse_ticket(ticket_id uuid) returns void
+language plpgsql stable security definer
 set search_path = ''
 as $$
 begin
-    if not pg_try_advisory_xact_lock(7310589215) then
-        return;
+    if exists (
+        select from public.tickets as t
+        where t.organization_id = private.organization_id() and t.id = refuse_ticket.ticket_id and t.deleted_at is null
+    ) then
+        raise sqlstate 'PT403' using message = 'forbidden', detail = 'This ticket is somebody else''s.';
     end if;
-    begin
-        perform private.make_event_partitions(7);
-        perform private.drop_event_partitions(interval '24 hours');
-    exception
-        when lock_not_available then
-            raise warning 'The event log was busy; its partitions are left to the next hour.';
-    end;
-    delete from private.idempotency_keys as k where k.created_at < now() - interval '24 hours';
-    delete from private.rate_windows as w where w.window_start < now() - interval '2 days';
-    delete from private.integration_token_secrets as s where s.expires_at < now();
-    delete from public.token_usage as u where u.at < now() - interval '90 days';
+    raise sqlstate 'PT404' using message = 'not_found', detail = 'There is no such ticket.';
 end
 $$;
-comment on function private.maintain() is
-    'Run on every migration and every hour, by the owner: event partitions a week ahead and a day back, idempotency keys a day, usage 90 days.';
+comment on function private.refuse_ticket(uuid) is
+    'Refuses a ticket that the policies hide, and says whether the organization has it. Definer: it must tell a hidden ticket from none.';
+alter function private.refuse_ticket(uuid) owner to deskbase_definer;
+grant execute on function private.refuse_ticket(uuid) to authenticated;
 
-create function private.create_first_admin(
-    email text, password_hash text, name text, organization_name text
-) returns boolean
-language plpgsql volatile
-set search_path = ''
-as $$
-declare
-    v_user_id uuid := gen_random_uuid();
-    v_organization_id uuid;
-begin
-    -- Two processes that start at once make one admin.
-    perform pg_advisory_xact_lock(7310589214);
-    if exists (select from public.members as m where m.role = 'admin') then
-        return false;
-    end if;
-    insert into public.organizations (name) values (organization_name) returning id into v_organization_id;
-    insert into auth.users (id, aud, role, email, encrypted_password, email_confirmed_at, created_at,
-        updated_at, raw_app_meta_data, raw_user_meta_data)
-    values (v_user_id, 'authenticated', 'authenticated', lower(email), password_hash, now(), now(), now(),
-        jsonb_build_object('provider', 'email', 'organization_id', v_organization_id, 'role', 'admin'),
-        jsonb_build_object('name', name));
-    insert into public.members (organization_id, user_id, username, email, name, role)
-    values (v_organization_id, v_user_id, lower(email), lower(email), name, 'admin');
-    return true;
-end
-$$;
-comment on function private.create_first_admin(text, text, text, text) is
-    'Founds the first organization with its admin; false, and nothing done, if there is an admin already.';
-
--- sql/80_integration_tickets.sql
-/*
- * The integration-tickets contract: its words, and its operations in the order of its document. Each takes the claims that the
- * limiter answered, enters as their role and works under the policies from there on. They are for the service's login
- * alone; who could pass claims of their own could be anybody.
- */
-
-create schema integration_tickets;
-comment on schema integration_tickets is 'The integration-tickets contract: what outside systems see of their tickets.';
-grant usage on schema integration_tickets to authenticator, integration;
-
-----------------------------------------------------------------------------------------------------------------------
--- Words
-----------------------------------------------------------------------------------------------------------------------
-
-create function integration_tickets.status_word(status public.ticket_status) returns text
-language sql immutable
-set search_path = ''
-return case status when 'new' then 'open' when 'on_hold' then 'waiting' else status::text end;
-comment on function integration_tickets.status_word(public.ticket_status) is 'What the contract calls a status.';
-grant execute on function integration_tickets.status_word(public.ticket_status) to authenticator, integration;
-
--- The shapes that are answered; row_to_json writes them without the blanks that json_build_object puts in.
-
-create type integration_tickets.created_ticket as (
-    id uuid, title text, description text, status text, priority text, category text, metadata jsonb, created_at text
-);
-comment on type integration_tickets.created_ticket is 'A ticket as creating it answers.';
-
-create type integration_tickets.ticket as (
-    id uuid, title text, description text, status text, priority text, category text, metadata jsonb, created_at text,
-    updated_at text
-);
-comment on type integration_tickets.ticket is 'A ticket.';
-
-create type integration_tickets.changed_ticket as (id uuid, status text, updated_at text);
-comment on type integration_tickets.changed_ticket is 'What a change of status answers of a ticket.';
-
-create function integration_tickets.require_version(ticket_id uuid, version bigint, if_match bigint) returns void
+create function private.require_version(ticket_id uuid, version bigint, if_match bigint) returns void
 language plpgsql stable
 set search_path = ''
 as $$
@@ -3213,9 +3900,637 @@ begin
         ));
 end
 $$;
-comment on function integration_tickets.require_version(uuid, bigint, bigint) is
+comment on function private.require_version(uuid, bigint, bigint) is
     'Refuses a write that does not know the ticket as it is; tells the version and up to 50 comments that were missed.';
-grant execute on function integration_tickets.require_version(uuid, bigint, bigint) to integration;
+grant execute on function private.require_version(uuid, bigint, bigint) to authenticated, integration;
+
+-- sql/76_maintenance.sql
+/*
+ * What has to be done again and again: partitions ahead, and out with what is past its time.
+ */
+
+create function private.maintain() returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    if not pg_try_advisory_xact_lock(7310589215) then
+        return;
+    end if;
+    begin
+        perform private.make_event_partitions(7);
+        -- An hour more than positions are good for: a transaction may span midnight.
+        perform private.drop_event_partitions(interval '25 hours');
+    exception
+        when lock_not_available then
+            raise warning 'The event log was busy; its partitions are left to the next hour.';
+    end;
+    delete from private.idempotency_keys as k where k.created_at < now() - interval '24 hours';
+    delete from private.rate_windows as w where w.window_start < now() - interval '2 days';
+    delete from private.integration_token_secrets as s where s.expires_at < now();
+    delete from public.token_usage as u where u.at < now() - interval '90 days';
+    delete from private.mails as m where m.created_at < now() - interval '7 days' and m.next_attempt_at is null;
+end
+$$;
+comment on function private.maintain() is
+    'Run on every migration and every hour, by the owner: event partitions a week ahead and a day back, idempotency keys a day, finished mails a week, usage 90 days.';
+
+create function private.create_first_admin(
+    email text, password_hash text, name text, organization_name text
+) returns boolean
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_user_id uuid := gen_random_uuid();
+    v_organization_id uuid;
+begin
+    -- Two processes that start at once make one admin.
+    perform pg_advisory_xact_lock(7310589214);
+    if exists (select from public.members as m where m.role = 'admin') then
+        return false;
+    end if;
+    insert into public.organizations (name) values (organization_name) returning id into v_organization_id;
+    -- Its membership follows from app_metadata (77_accounts). The empty texts are what the auth service expects. Whoever
+    -- starts the server has chosen the address, which is as good as a link that was followed.
+    insert into auth.users (id, instance_id, aud, role, email, encrypted_password, email_confirmed_at,
+        confirmation_sent_at, created_at, updated_at, confirmation_token, recovery_token, email_change_token_new,
+        email_change, raw_app_meta_data, raw_user_meta_data)
+    values (v_user_id, '00000000-0000-0000-0000-000000000000', 'authenticated', 'authenticated', lower(email),
+        password_hash, now(), now(), now(), now(), '', '', '', '',
+        jsonb_build_object('provider', 'email', 'providers', array['email'],
+            'organization_id', v_organization_id, 'role', 'admin'),
+        jsonb_build_object('name', name));
+    insert into auth.identities (user_id, provider_id, provider, identity_data, created_at, updated_at)
+    values (v_user_id, v_user_id::text, 'email',
+        jsonb_build_object('sub', v_user_id, 'email', lower(email), 'email_verified', true), now(), now());
+    return true;
+end
+$$;
+comment on function private.create_first_admin(text, text, text, text) is
+    'Founds the first organization with its admin; false, and nothing done, if there is an admin already.';
+
+-- sql/77_accounts.sql
+/*
+ * From accounts to members. The auth service (Supabase's own, or ours on a plain Postgres) writes auth.users; what that
+ * means for an organization follows here, in the same transaction: who signs up founds one or joins one, who leaves
+ * loses their way in. What admins do with members is here too. Roles live in public.members; a JWT carries a copy.
+ */
+
+create function private.display_name(metadata jsonb, email text) returns text
+language sql immutable
+set search_path = ''
+return left(coalesce(
+    nullif(btrim(metadata ->> 'name'), ''),
+    nullif(btrim(metadata ->> 'full_name'), ''),
+    nullif(btrim(concat_ws(' ', metadata ->> 'first_name', metadata ->> 'last_name')), ''),
+    split_part(email, '@', 1)), 200);
+comment on function private.display_name(jsonb, text) is 'What a new member is called, from what they said at sign-up.';
+
+create function private.username_of(email text) returns text
+language sql immutable
+set search_path = ''
+return case when length(email) <= 150 then lower(email) else left(lower(email), 117) || '-' || md5(lower(email)) end;
+comment on function private.username_of(text) is 'The username of somebody who has not chosen one: the address, shortened if need be.';
+
+create function private.is_organization(id text) returns boolean
+language plpgsql stable security definer
+set search_path = ''
+as $$
+begin
+    return exists (
+        select from public.organizations as o where o.id = btrim(is_organization.id)::uuid and o.deleted_at is null);
+exception
+    when invalid_text_representation then
+        return false;
+end
+$$;
+comment on function private.is_organization(text) is
+    'Whether anybody can join it. Definer: the owner of accounts may not read organizations.';
+alter function private.is_organization(text) owner to deskbase_definer;
+grant execute on function private.is_organization(text) to supabase_auth_admin;
+
+create function private.add_member(
+    organization_id uuid, user_id uuid, email text, name text, role public.member_role, department text default null
+) returns uuid
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_id uuid;
+begin
+    perform from public.organizations as o
+    where o.id = add_member.organization_id and o.deleted_at is null
+    for key share;
+    if not found then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'There is no such organization.';
+    end if;
+    insert into public.members (organization_id, user_id, username, email, name, role, department)
+    values (add_member.organization_id, add_member.user_id, private.username_of(add_member.email),
+        lower(add_member.email), add_member.name, add_member.role, nullif(btrim(add_member.department), ''))
+    returning id into v_id;
+    return v_id;
+exception
+    when unique_violation then
+        raise sqlstate 'PT409' using message = 'conflict',
+            detail = 'Somebody with this e-mail address is a member already.';
+end
+$$;
+comment on function private.add_member(uuid, uuid, text, text, public.member_role, text) is
+    'Makes an account a member. Definer: nobody writes members directly.';
+alter function private.add_member(uuid, uuid, text, text, public.member_role, text) owner to deskbase_definer;
+
+create function private.tg_users__membership() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_organization_id uuid;
+    v_name text;
+begin
+    if new.email is null or new.email = '' or new.raw_user_meta_data is null then
+        return null;
+    end if;
+    v_name := private.display_name(new.raw_user_meta_data, new.email);
+    if new.raw_app_meta_data ->> 'organization_id' is not null then
+        -- app_metadata is the server's own word, so it may name a role.
+        perform private.add_member((new.raw_app_meta_data ->> 'organization_id')::uuid, new.id, new.email, v_name,
+            coalesce(new.raw_app_meta_data ->> 'role', 'customer')::public.member_role);
+    elsif nullif(btrim(new.raw_user_meta_data ->> 'organization_id'), '') is not null then
+        perform private.add_member(btrim(new.raw_user_meta_data ->> 'organization_id')::uuid, new.id, new.email, v_name,
+            'customer');
+    else
+        insert into public.organizations (name)
+        values (left(coalesce(nullif(btrim(new.raw_user_meta_data ->> 'organization'), ''), v_name), 200))
+        returning id into v_organization_id;
+        perform private.add_member(v_organization_id, new.id, new.email, v_name, 'admin');
+    end if;
+    return null;
+exception
+    when invalid_text_representation then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'There is no such organization or role.';
+end
+$$;
+comment on function private.tg_users__membership() is
+    'Makes a new account a member: of the organization that app_metadata names, in its role; of the one that the sign-up names, as a customer; else of a new one, as its admin. A bare row without metadata, as scripts insert it, is left alone. Definer: accounts are made before anybody is somebody.';
+alter function private.tg_users__membership() owner to deskbase_definer;
+
+create trigger _500_membership after insert on auth.users
+    for each row execute function private.tg_users__membership();
+
+create function private.tg_users__appointed() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_member public.members;
+begin
+    -- What was made in this very transaction. Later on app_metadata only says which organization a person is in.
+    select m.* into v_member from public.members as m where m.user_id = new.id and m.created_at = now();
+    if not found or exists (
+        select from public.members as m
+        where m.user_id = new.id and m.organization_id::text = new.raw_app_meta_data ->> 'organization_id'
+            and m.role::text = coalesce(new.raw_app_meta_data ->> 'role', m.role::text)) then
+        return null;
+    end if;
+    delete from public.members as m where m.organization_id = v_member.organization_id and m.id = v_member.id;
+    delete from public.organizations as o
+    where o.id = v_member.organization_id and v_member.role = 'admin' and o.created_at = now()
+        and not exists (select from public.members as m where m.organization_id = o.id);
+    perform private.add_member((new.raw_app_meta_data ->> 'organization_id')::uuid, new.id, new.email, v_member.name,
+        coalesce(new.raw_app_meta_data ->> 'role', 'customer')::public.member_role);
+    return null;
+exception
+    when invalid_text_representation then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'There is no such organization or role.';
+end
+$$;
+comment on function private.tg_users__appointed() is
+    'Lets app_metadata decide about a new account also where it is written just after it: Supabase''s auth service makes an account and tells what an admin says of it in the next statement. Definer: the auth service does not know members.';
+alter function private.tg_users__appointed() owner to deskbase_definer;
+
+create trigger _505_appointed after update of raw_app_meta_data on auth.users
+    for each row when (old.raw_app_meta_data ->> 'organization_id' is null
+        and new.raw_app_meta_data ->> 'organization_id' is not null)
+    execute function private.tg_users__appointed();
+
+create function private.tg_users__confirmed() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    perform private.give_contact(m.organization_id, m.id) from public.members as m where m.user_id = new.id;
+    return null;
+end
+$$;
+comment on function private.tg_users__confirmed() is
+    'Gives customers their contact once their address is confirmed. Definer: the auth service does not know members.';
+alter function private.tg_users__confirmed() owner to deskbase_definer;
+
+create trigger _510_confirmed after update of email_confirmed_at on auth.users
+    for each row when (old.email_confirmed_at is null and new.email_confirmed_at is not null)
+    execute function private.tg_users__confirmed();
+
+create function private.tg_users__email() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    update public.contacts as c
+    set email = lower(new.email)
+    from public.members as m
+    where m.user_id = new.id and c.organization_id = m.organization_id and c.member_id = m.id
+        and c.email = lower(old.email);
+    update public.members as m
+    set email = lower(new.email),
+        username = case when m.username = private.username_of(old.email)
+            then private.username_of(new.email) else m.username end
+    where m.user_id = new.id;
+    return null;
+end
+$$;
+comment on function private.tg_users__email() is
+    'Takes a changed address over to members and contacts. Definer: the auth service does not know members.';
+alter function private.tg_users__email() owner to deskbase_definer;
+
+create trigger _520_email after update of email on auth.users
+    for each row when (old.email is distinct from new.email and new.email <> '' and new.deleted_at is null)
+    execute function private.tg_users__email();
+
+create function private.tg_users__left() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    -- What the person wrote keeps its author; the address is free for whoever proves it next.
+    update public.contacts as c
+    set member_id = null
+    from public.members as m
+    where m.user_id = old.id and c.organization_id = m.organization_id and c.member_id = m.id;
+    delete from public.member_identities as i
+    using public.members as m
+    where m.user_id = old.id and i.organization_id = m.organization_id and i.member_id = m.id;
+    update public.members as m
+    set user_id = null, is_active = false, presence = 'offline',
+        username = 'deleted-' || m.id, email = 'deleted-' || m.id || '@invalid'
+    where m.user_id = old.id;
+    return case tg_op when 'DELETE' then old else new end;
+end
+$$;
+comment on function private.tg_users__left() is
+    'Ends the memberships of an account that is deleted. Definer: the auth service does not know members.';
+alter function private.tg_users__left() owner to deskbase_definer;
+
+create trigger _530_left before delete on auth.users
+    for each row execute function private.tg_users__left();
+create trigger _531_left before update of deleted_at on auth.users
+    for each row when (old.deleted_at is null and new.deleted_at is not null)
+    execute function private.tg_users__left();
+
+create function private.forget_memberships(user_id uuid) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    perform from auth.users as u where u.id = forget_memberships.user_id and u.email_confirmed_at is null;
+    if not found then
+        raise sqlstate 'PT403' using message = 'forbidden', detail = 'This account is in use.';
+    end if;
+    delete from public.organizations as o
+    where exists (
+            select from public.members as m
+            where m.organization_id = o.id and m.user_id = forget_memberships.user_id and m.role = 'admin')
+        and not exists (
+            select from public.members as m
+            where m.organization_id = o.id and m.user_id is distinct from forget_memberships.user_id);
+    delete from public.members as m where m.user_id = forget_memberships.user_id;
+end
+$$;
+comment on function private.forget_memberships(uuid) is
+    'Undoes what a sign-up meant that nobody has confirmed: the organization that it founded, or its membership. Definer: the auth service does not know members.';
+alter function private.forget_memberships(uuid) owner to deskbase_definer;
+grant execute on function private.forget_memberships(uuid) to supabase_auth_admin;
+
+create function private.custom_access_token_hook(event jsonb) returns jsonb
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_claims jsonb := private.fresh_claims(event -> 'claims');
+begin
+    -- Who was shut out of the organization that they had chosen goes on in another one of theirs.
+    if v_claims #> '{app_metadata,organization_id}' is null and v_claims #> '{app_metadata,lacks_factor}' is null
+        and event #> '{claims,app_metadata,organization_id}' is not null then
+        v_claims := private.fresh_claims(event -> 'claims' #- '{app_metadata,organization_id}');
+    end if;
+    if v_claims is null then
+        return jsonb_build_object('error', jsonb_build_object('http_code', 403, 'message', 'User is banned'));
+    end if;
+    return jsonb_build_object('claims', v_claims);
+end
+$$;
+comment on function private.custom_access_token_hook(jsonb) is
+    E'Put the membership into access tokens\n\nWhat the auth service calls before it signs one (Supabase''s hook of that name; supabase/config.toml turns it on). An error if the person may not come in. Definer: it reads members.';
+alter function private.custom_access_token_hook(jsonb) owner to deskbase_definer;
+grant execute on function private.custom_access_token_hook(jsonb) to supabase_auth_admin;
+
+/* What admins do with members. The functions that write auth tables belong to whoever applies the migrations: only that
+   role may on Supabase. */
+
+create function private.member_json(member public.members) returns jsonb
+language sql stable
+set search_path = ''
+return jsonb_build_object(
+    'id', member.id, 'user_id', member.user_id, 'number', member.number, 'username', member.username,
+    'email', member.email, 'name', member.name, 'role', member.role, 'department', member.department,
+    'is_active', member.is_active, 'created_at', private.rfc3339(member.created_at),
+    'updated_at', private.rfc3339(member.updated_at));
+comment on function private.member_json(public.members) is 'A member as their admin sees them.';
+
+create function private.create_member(
+    organization_id uuid, email text, password text, name text, role public.member_role, department text
+) returns jsonb
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_email text := lower(btrim(create_member.email));
+    v_name text := nullif(btrim(create_member.name), '');
+    v_hash text;
+    v_user_id uuid;
+    v_is_new boolean;
+    v_member_id uuid;
+    v_member public.members;
+begin
+    if v_email is null or v_email !~ '^[^@[:space:][:cntrl:]]+@[^@[:space:][:cntrl:]]+$' or length(v_email) > 255 then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'email must be an e-mail address.';
+    end if;
+    if v_name is null or length(v_name) > 200 then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'name must have 1 to 200 characters.';
+    end if;
+    if create_member.role is null then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'role is missing.';
+    end if;
+    if create_member.password is not null then
+        perform private.check_password(create_member.password);
+    end if;
+    -- In any case, so that it takes as long where there is an account already.
+    v_hash := private.hash_password(create_member.password);
+    v_user_id := private.create_account(v_email, v_hash, v_name);
+    v_is_new := v_user_id is not null;
+    if not v_is_new then
+        v_user_id := private.join_account(v_email);
+    end if;
+    if not v_is_new or v_hash is null then
+        perform private.queue_mail(
+            case when u.confirmed_at is null then 'invite' else 'added_to_organization' end, v_email,
+            create_member.organization_id, '{}')
+        from auth.users as u where u.id = v_user_id;
+    end if;
+    v_member_id := private.add_member(create_member.organization_id, v_user_id, v_email, v_name, create_member.role,
+        create_member.department);
+    select m.* into v_member
+    from public.members as m
+    where m.organization_id = create_member.organization_id and m.id = v_member_id;
+    return private.member_json(v_member);
+end
+$$;
+comment on function private.create_member(uuid, text, text, text, public.member_role, text) is
+    'Makes somebody a member who can log in: with a password at once, without one by an invitation that is mailed. Whether there was an account already is not told. Definer: nobody writes accounts directly.';
+
+create function private.create_account(email text, password_hash text, name text) returns uuid
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_id uuid := gen_random_uuid();
+begin
+    -- No metadata yet: the membership is not this account's own doing. The empty texts are what the auth service expects.
+    insert into auth.users (id, instance_id, aud, role, email, encrypted_password, email_confirmed_at, invited_at,
+        created_at, updated_at, confirmation_token, recovery_token, email_change_token_new, email_change)
+    values (v_id, '00000000-0000-0000-0000-000000000000', 'authenticated', 'authenticated', create_account.email,
+        coalesce(password_hash, ''), case when password_hash is not null then now() end, now(), now(), now(),
+        '', '', '', '')
+    on conflict do nothing;
+    if not found then
+        return null;
+    end if;
+    update auth.users as u
+    set raw_app_meta_data = '{"provider": "email", "providers": ["email"]}',
+        raw_user_meta_data = jsonb_build_object('name', create_account.name)
+    where u.id = v_id;
+    insert into auth.identities (user_id, provider_id, provider, identity_data, created_at, updated_at)
+    values (v_id, v_id::text, 'email', jsonb_build_object(
+        'sub', v_id, 'email', create_account.email, 'email_verified', password_hash is not null), now(), now());
+    return v_id;
+end
+$$;
+comment on function private.create_account(text, text, text) is
+    'An account that an admin makes: confirmed if it has a password; null if the address has one.';
+
+create function private.join_account(email text) returns uuid
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_id uuid;
+begin
+    select u.id into v_id from auth.users as u
+    where lower(u.email) = join_account.email and u.deleted_at is null
+    for no key update;
+    if not found then
+        raise sqlstate 'PT409' using message = 'conflict', detail = 'The account of this address was just changed; try again.';
+    end if;
+    -- Whoever signed up with somebody else's address, to be added here under it one day, has chosen its password.
+    update auth.users as u set encrypted_password = '', invited_at = now(), updated_at = now()
+    where u.id = v_id and u.confirmed_at is null;
+    return v_id;
+end
+$$;
+comment on function private.join_account(text) is
+    'The account that an address has. It is its holder''s, so password and name stay as they are, unless it was never confirmed: then its reader is invited.';
+
+create function private.update_member(
+    organization_id uuid, id uuid, name text, role public.member_role, department text, is_active boolean
+) returns jsonb
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_member public.members;
+begin
+    -- Two admins who demote each other at the same time take turns.
+    perform from public.organizations as o where o.id = update_member.organization_id for no key update;
+    -- The account before its memberships, sessions and whatever hangs on it: so does the auth service.
+    perform from auth.users as u
+    where u.id = (
+        select m.user_id from public.members as m
+        where m.organization_id = update_member.organization_id and m.id = update_member.id)
+    for no key update;
+    select m.* into v_member from public.members as m
+    where m.organization_id = update_member.organization_id and m.id = update_member.id
+    for update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'There is no such member.';
+    end if;
+    if update_member.name is not null and length(btrim(update_member.name)) not between 1 and 200 then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'name must have 1 to 200 characters.';
+    end if;
+    if v_member.user_id is null and update_member.is_active then
+        raise sqlstate 'PT409' using message = 'conflict', detail = 'This account was deleted; add the person again.';
+    end if;
+    update public.members as m
+    set name = coalesce(btrim(update_member.name), m.name),
+        role = coalesce(update_member.role, m.role),
+        department = case when update_member.department is null then m.department
+            else nullif(btrim(update_member.department), '') end,
+        is_active = coalesce(update_member.is_active, m.is_active),
+        presence = case when update_member.is_active is false then 'offline' else m.presence end
+    where m.organization_id = v_member.organization_id and m.id = v_member.id
+    returning m.* into v_member;
+    perform from public.members as m
+    where m.organization_id = v_member.organization_id and m.role = 'admin' and m.is_active;
+    if not found then
+        raise sqlstate 'PT409' using message = 'last_admin', detail = 'An organization keeps at least one active admin.';
+    end if;
+    if not v_member.is_active then
+        -- So that none of them comes back with the member. Sessions serve every organization of a person.
+        delete from auth.sessions as s
+        where s.user_id = v_member.user_id and not exists (
+            select from public.members as m where m.user_id = v_member.user_id and m.is_active);
+    end if;
+    return private.member_json(v_member);
+end
+$$;
+comment on function private.update_member(uuid, uuid, text, public.member_role, text, boolean) is
+    'Changes what is not null; an empty department takes it away. Deactivating ends the sessions. Definer: nobody writes members directly.';
+
+create function private.admin_create_member(
+    email text, password text, name text, role public.member_role, department text
+) returns jsonb
+language sql volatile security definer
+set search_path = ''
+return private.create_member(private.require_admin(), email, password, name, role, department);
+comment on function private.admin_create_member(text, text, text, public.member_role, text) is
+    'create_member for the admin who is asking. Definer: checks the caller and hands on.';
+grant execute on function private.admin_create_member(text, text, text, public.member_role, text) to authenticated;
+
+create function private.admin_update_member(
+    id uuid, name text, role public.member_role, department text, is_active boolean
+) returns jsonb
+language sql volatile security definer
+set search_path = ''
+return private.update_member(private.require_admin(), id, name, role, department, is_active);
+comment on function private.admin_update_member(uuid, text, public.member_role, text, boolean) is
+    'update_member for the admin who is asking. Definer: checks the caller and hands on.';
+grant execute on function private.admin_update_member(uuid, text, public.member_role, text, boolean) to authenticated;
+
+create function public.create_member(
+    email text, name text, role public.member_role, password text default null, department text default null
+) returns jsonb
+language sql volatile
+set search_path = ''
+return private.admin_create_member(email, password, name, role, department);
+comment on function public.create_member(text, text, public.member_role, text, text) is
+    E'Add a member\n\nFor admins. With a password they can log in at once; without one they are mailed an invitation.';
+grant execute on function public.create_member(text, text, public.member_role, text, text) to authenticated;
+
+create function public.update_member(
+    id uuid, name text default null, role public.member_role default null, department text default null,
+    is_active boolean default null
+) returns jsonb
+language sql volatile
+set search_path = ''
+return private.admin_update_member(id, name, role, department, is_active);
+comment on function public.update_member(uuid, text, public.member_role, text, boolean) is
+    E'Change a member\n\nFor admins. What is left out stays; is_active true lets a deactivated member in again.';
+grant execute on function public.update_member(uuid, text, public.member_role, text, boolean) to authenticated;
+
+create function public.deactivate_member(id uuid) returns jsonb
+language sql volatile
+set search_path = ''
+return private.admin_update_member(id, null, null, null, false);
+comment on function public.deactivate_member(uuid) is
+    E'Lock a member out\n\nFor admins. Every way in ends with the next request.';
+grant execute on function public.deactivate_member(uuid) to authenticated;
+
+create function private.enter_organization(organization_id uuid) returns jsonb
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_user_id uuid := (private.claims() ->> 'sub')::uuid;
+    v_member public.members;
+begin
+    select m.* into v_member
+    from public.members as m
+    join public.organizations as o on o.id = m.organization_id and o.deleted_at is null
+    where m.user_id = v_user_id and m.organization_id = enter_organization.organization_id and m.is_active;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'You are no member of such an organization.';
+    end if;
+    if private.fresh_claims(jsonb_build_object('sub', v_user_id, 'session_id', private.claims() ->> 'session_id',
+        'app_metadata', jsonb_build_object('organization_id', enter_organization.organization_id)))
+        #> '{app_metadata,member_id}' is null then
+        raise sqlstate 'PT403' using message = 'forbidden',
+            detail = 'Log in by a link that is mailed to you first, or choose a new password by one.';
+    end if;
+    update auth.users as u
+    set raw_app_meta_data = coalesce(u.raw_app_meta_data, '{}')
+        || jsonb_build_object('organization_id', enter_organization.organization_id)
+    where u.id = v_user_id;
+    return private.member_json(v_member);
+end
+$$;
+comment on function private.enter_organization(uuid) is
+    'Chooses the organization of the person''s next access tokens. Definer: nobody writes accounts directly.';
+grant execute on function private.enter_organization(uuid) to authenticated;
+
+create function public.enter_organization(organization_id uuid) returns jsonb
+language sql volatile
+set search_path = ''
+return private.enter_organization(organization_id);
+comment on function public.enter_organization(uuid) is
+    E'Go over to another organization\n\nFor people who are members of several: tokens are for this one from the next refresh or log-in on.';
+grant execute on function public.enter_organization(uuid) to authenticated;
+
+-- sql/80_integration_tickets.sql
+/*
+ * The integration-tickets contract: its words, and its operations in the order of its document. Each takes the claims that the
+ * limiter answered, enters as their role and works under the policies from there on. They are for the service's login
+ * alone; who could pass claims of their own could be anybody.
+ */
+
+create schema integration_tickets;
+comment on schema integration_tickets is 'The integration-tickets contract: what outside systems see of their tickets.';
+grant usage on schema integration_tickets to authenticator, integration;
+
+----------------------------------------------------------------------------------------------------------------------
+-- Words
+----------------------------------------------------------------------------------------------------------------------
+
+create function integration_tickets.status_word(status public.ticket_status) returns text
+language sql immutable
+set search_path = ''
+return private.words('integration_tickets') #>> array['status', status::text];
+comment on function integration_tickets.status_word(public.ticket_status) is 'What the contract calls a status.';
+grant execute on function integration_tickets.status_word(public.ticket_status) to authenticator, integration;
+
+-- The shapes that are answered; row_to_json writes them without the blanks that json_build_object puts in.
+
+create type integration_tickets.created_ticket as (
+    id uuid, title text, description text, status text, priority text, category text, metadata jsonb, created_at text
+);
+comment on type integration_tickets.created_ticket is 'A ticket as creating it answers.';
+
+create type integration_tickets.ticket as (
+    id uuid, title text, description text, status text, priority text, category text, metadata jsonb, created_at text,
+    updated_at text
+);
+comment on type integration_tickets.ticket is 'A ticket.';
+
+create type integration_tickets.changed_ticket as (id uuid, status text, updated_at text);
+comment on type integration_tickets.changed_ticket is 'What a change of status answers of a ticket.';
 
 ----------------------------------------------------------------------------------------------------------------------
 -- Operations
@@ -3335,7 +4650,7 @@ begin
         end if;
     end if;
     v_ticket := private.lock_ticket(ticket_id);
-    perform integration_tickets.require_version(ticket_id, v_ticket.version, if_match);
+    perform private.require_version(ticket_id, v_ticket.version, if_match);
     insert into public.comments (id, ticket_id, body, is_internal)
     values (v_id, add_comment.ticket_id, content, coalesce(add_comment.is_internal, false));
     version := v_ticket.version + 1;
@@ -3361,15 +4676,15 @@ declare
 begin
     perform private.enter(claims);
     perform private.require_scope('tickets:write'), private.require_scope('tickets:read');
-    if status not in ('open', 'in_progress', 'waiting', 'resolved', 'closed') then
+    if private.canonical('integration_tickets', 'status', status) = '{}' then
         raise sqlstate 'PT400' using message = 'invalid_field',
             detail = 'status must be one of open, in_progress, waiting, resolved, closed.';
     end if;
     v_locked := private.lock_ticket(ticket_id);
-    perform integration_tickets.require_version(ticket_id, v_locked.version, if_match);
+    perform private.require_version(ticket_id, v_locked.version, if_match);
     -- The word that the ticket already shows changes nothing: a client that writes back what it read moves no ticket.
     update public.tickets as t
-    set status = update_ticket_status.status::public.ticket_status
+    set status = private.new_canonical('integration_tickets', 'status', update_ticket_status.status, t.status)
     where t.id = update_ticket_status.ticket_id
         and integration_tickets.status_word(t.status) <> update_ticket_status.status;
     select t.* into v_ticket from public.tickets as t where t.id = update_ticket_status.ticket_id;
@@ -3388,4 +4703,1476 @@ grant execute on function
     integration_tickets.get_ticket(jsonb, uuid),
     integration_tickets.add_comment(jsonb, uuid, text, boolean, bigint, text),
     integration_tickets.update_ticket_status(jsonb, uuid, text, bigint)
+    to authenticator;
+
+-- sql/81_support_platform.sql
+/*
+ * The support-platform contract: its shapes, and its operations in the order of its document. People work here, customers
+ * and agents, so an operation enters as the person whose claims were admitted and works under the policies from there on.
+ * The incoming webhook has no person: its sender signs with the organization's secret and writes as the desk itself.
+ */
+
+create schema support_platform;
+comment on schema support_platform is 'The support-platform contract: what customers and agents see of tickets.';
+grant usage on schema support_platform to authenticator, authenticated, service_role;
+
+----------------------------------------------------------------------------------------------------------------------
+-- Words and shapes
+----------------------------------------------------------------------------------------------------------------------
+
+create function support_platform.words_of(field text, word text) returns text[]
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_values text[] := private.canonical('support_platform', field, word);
+begin
+    if word is null then
+        return null;
+    end if;
+    if v_values = '{}' then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = format('%s must be one of %s.', field, (
+            select string_agg(distinct w.value, ', ')
+            from jsonb_each_text(private.words('support_platform') -> field) as w));
+    end if;
+    return v_values;
+end
+$$;
+comment on function support_platform.words_of(text, text) is
+    'Every canonical value that a filter''s word matches; null for no filter. Raises invalid_field.';
+
+-- row_to_json writes the shapes without the blanks that json_build_object puts in.
+
+create type support_platform.ticket as (
+    id uuid, title text, description text, status text, priority text, category_id uuid, created_at text, updated_at text
+);
+comment on type support_platform.ticket is 'A ticket.';
+
+create type support_platform.message as (id uuid, ticket_id uuid, content text, is_internal boolean, created_at text);
+comment on type support_platform.message is 'A message.';
+
+create type support_platform.category as (id uuid, name text, description text);
+comment on type support_platform.category is 'A category.';
+
+create function support_platform.ticket_json(ticket public.tickets) returns text
+language sql stable
+set search_path = ''
+begin atomic
+    select row_to_json(row(
+        ticket.id,
+        ticket.subject,
+        ticket.description,
+        private.words('support_platform') #>> array['status', ticket.status],
+        private.words('support_platform') #>> array['priority', ticket.priority],
+        ticket.category_id,
+        private.rfc3339(ticket.created_at),
+        private.rfc3339(ticket.updated_at))::support_platform.ticket);
+end;
+comment on function support_platform.ticket_json(public.tickets) is 'A ticket as the contract shows it.';
+
+create function support_platform.message_json(comment public.comments) returns text
+language sql stable
+set search_path = ''
+begin atomic
+    select row_to_json(row(
+        comment.id,
+        comment.ticket_id,
+        comment.body,
+        comment.is_internal,
+        private.rfc3339(comment.created_at))::support_platform.message);
+end;
+comment on function support_platform.message_json(public.comments) is 'A message as the contract shows it.';
+
+create function support_platform.page_json(items text, total bigint, page bigint, page_size bigint) returns text
+language sql immutable
+set search_path = ''
+return '{"items":[' || coalesce(items, '') || '],"total":' || total || ',"page":' || page
+    || ',"pages":' || (total + page_size - 1) / page_size || '}';
+comment on function support_platform.page_json(text, bigint, bigint, bigint) is 'A page of a list, its items being joined by commas.';
+
+create function support_platform.require_category(organization_id uuid, category_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    if category_id is not null and not exists (
+        select from public.categories as c
+        where c.organization_id = require_category.organization_id and c.id = require_category.category_id
+    ) then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'category_id is no category of this organization.';
+    end if;
+end
+$$;
+comment on function support_platform.require_category(uuid, uuid) is
+    'Names the field that is wrong, before the foreign key refuses it. Raises invalid_field.';
+
+grant execute on function
+    support_platform.words_of(text, text),
+    support_platform.ticket_json(public.tickets),
+    support_platform.message_json(public.comments),
+    support_platform.page_json(text, bigint, bigint, bigint)
+    to authenticated;
+grant execute on function support_platform.require_category(uuid, uuid) to authenticated, service_role;
+
+----------------------------------------------------------------------------------------------------------------------
+-- Tickets
+----------------------------------------------------------------------------------------------------------------------
+
+create function support_platform.list_tickets(
+    claims jsonb, status text, category_id uuid, priority text, page bigint, page_size bigint, out body text
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_statuses text[];
+    v_priorities text[];
+begin
+    perform private.enter(claims);
+    v_statuses := support_platform.words_of('status', status);
+    v_priorities := support_platform.words_of('priority', priority);
+    -- Executed, so that it is planned for these filters: what is not asked for drops out, and a customer's list, which says
+    -- itself what the policy says, goes by the index of their tickets. One statement, so that total and items agree.
+    execute $list$
+        with found as not materialized (
+            select t.* from public.tickets as t
+            where ($1 or t.contact_id = $2)
+                and ($3 is null or t.status = any ($3))
+                and ($4 is null or t.category_id = $4)
+                and ($5 is null or t.priority = any ($5))
+        ), shown as (
+            select f.* from found as f order by f.created_at desc, f.id desc limit $7 offset ($6 - 1) * $7
+        )
+        select support_platform.page_json(
+            (select string_agg(support_platform.ticket_json(s), ',' order by s.created_at desc, s.id desc) from shown as s),
+            (select count(*) from found), $6, $7)
+    $list$
+    into body
+    using private.is_agent(), private.contact_id(), v_statuses, category_id, v_priorities, page, page_size;
+end
+$$;
+comment on function support_platform.list_tickets(jsonb, text, uuid, text, bigint, bigint) is
+    E'GET /tickets\n\nThe newest first. Raises invalid_field.';
+
+create function support_platform.create_ticket(
+    claims jsonb, title text, description text, category_id uuid, priority text, idempotency_key text,
+    out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_once record;
+    v_ticket public.tickets;
+begin
+    perform private.enter(claims);
+    v_once := private.begin_once('support_platform.create_ticket', idempotency_key,
+        jsonb_build_array(title, description, category_id, priority));
+    if v_once.is_repeat then
+        body := v_once.body;
+        version := v_once.version;
+        return;
+    end if;
+    perform support_platform.require_category(private.organization_id(), category_id);
+    insert into public.tickets (subject, description, category_id, priority)
+    values (
+        title,
+        coalesce(create_ticket.description, ''),
+        create_ticket.category_id,
+        private.new_canonical('support_platform', 'priority', coalesce(create_ticket.priority, 'medium'), 'medium'))
+    returning * into v_ticket;
+    version := v_ticket.version;
+    body := support_platform.ticket_json(v_ticket);
+    perform private.finish_once('support_platform.create_ticket', idempotency_key, body, version);
+end
+$$;
+comment on function support_platform.create_ticket(jsonb, text, text, uuid, text, text) is
+    E'POST /tickets\n\nRaises invalid_field, idempotency_conflict.';
+
+create function support_platform.get_ticket(claims jsonb, ticket_id uuid, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    select support_platform.ticket_json(t), t.version into body, version
+    from public.tickets as t
+    where t.id = get_ticket.ticket_id;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'There is no such ticket.';
+    end if;
+end
+$$;
+comment on function support_platform.get_ticket(jsonb, uuid) is
+    E'GET /tickets/{ticket_id}\n\nRaises not_found for every ticket that the person does not see.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Messages
+----------------------------------------------------------------------------------------------------------------------
+
+create function support_platform.list_messages(
+    claims jsonb, ticket_id uuid, page bigint, page_size bigint, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    -- One statement, so that the version is that of the messages shown: who answers with it in If-Match has read these.
+    select t.version, support_platform.page_json(
+        (
+            select string_agg(support_platform.message_json(s), ',' order by s.created_at, s.id)
+            from (
+                select c.* from public.comments as c
+                where c.ticket_id = t.id
+                order by c.created_at, c.id
+                limit page_size offset (list_messages.page - 1) * page_size
+            ) as s
+        ),
+        (select count(*) from public.comments as c where c.ticket_id = t.id), list_messages.page, page_size)
+    into version, body
+    from public.tickets as t
+    where t.id = list_messages.ticket_id;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'There is no such ticket.';
+    end if;
+end
+$$;
+comment on function support_platform.list_messages(jsonb, uuid, bigint, bigint) is
+    E'GET /tickets/{ticket_id}/messages\n\nThe oldest first. Raises not_found.';
+
+create function support_platform.send_message(
+    claims jsonb, ticket_id uuid, content text, is_internal boolean, if_match bigint, idempotency_key text,
+    out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_once record;
+    v_version bigint;
+    v_message public.comments;
+begin
+    perform private.enter(claims);
+    v_once := private.begin_once('support_platform.send_message', idempotency_key,
+        jsonb_build_array(ticket_id, content, is_internal));
+    if v_once.is_repeat then
+        body := v_once.body;
+        version := v_once.version;
+        return;
+    end if;
+    select t.version into v_version
+    from public.tickets as t
+    where t.id = send_message.ticket_id
+    for no key update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'There is no such ticket.';
+    end if;
+    perform private.require_version(ticket_id, v_version, if_match);
+    insert into public.comments (ticket_id, body, is_internal)
+    values (send_message.ticket_id, content, coalesce(send_message.is_internal, false))
+    returning * into v_message;
+    version := v_message.ticket_version;
+    body := support_platform.message_json(v_message);
+    perform private.finish_once('support_platform.send_message', idempotency_key, body, version);
+end
+$$;
+comment on function support_platform.send_message(jsonb, uuid, text, boolean, bigint, text) is
+    E'POST /tickets/{ticket_id}/messages\n\nRaises not_found, stale, ticket_closed, idempotency_conflict; the policy refuses a customer''s internal message.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Categories
+----------------------------------------------------------------------------------------------------------------------
+
+create function support_platform.list_categories(claims jsonb, out body text)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    select '[' || coalesce(string_agg(row_to_json(row(c.id, c.name, c.description)::support_platform.category)::text, ','
+        order by lower(c.name), c.id), '') || ']'
+    into body
+    from public.categories as c;
+end
+$$;
+comment on function support_platform.list_categories(jsonb) is E'GET /categories\n\nAll of them, by name.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Incoming webhook
+----------------------------------------------------------------------------------------------------------------------
+
+create function support_platform.receive_webhook(organization_id uuid, event text, data jsonb, out body text)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_organization_id uuid := coalesce(organization_id, private.first_organization_id());
+    v_category_id uuid := (data ->> 'category_id')::uuid;
+    v_ticket public.tickets;
+begin
+    -- The desk itself passes the policies, so every statement names the organization.
+    perform private.enter('{"role": "service_role"}');
+    body := '{"received":true}';
+    select t.* into v_ticket
+    from public.tickets as t
+    where t.organization_id = v_organization_id and t.external_id = data ->> 'external_id'
+    for no key update;
+    if event = 'ticket.created' then
+        if v_ticket.id is null then
+            perform support_platform.require_category(v_organization_id, v_category_id);
+            insert into public.tickets (organization_id, external_id, channel, subject, description, category_id, status, priority)
+            values (
+                v_organization_id,
+                data ->> 'external_id',
+                'api',
+                data ->> 'title',
+                coalesce(data ->> 'description', ''),
+                v_category_id,
+                private.new_canonical('support_platform', 'status', coalesce(data ->> 'status', 'open'), 'new'),
+                private.new_canonical('support_platform', 'priority', coalesce(data ->> 'priority', 'medium'), 'medium'))
+            on conflict do nothing;
+        end if;
+        return;
+    end if;
+    if v_ticket.id is null or v_ticket.deleted_at is not null then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'No ticket has this external_id.';
+    end if;
+    if event = 'message.created' then
+        insert into public.comments (organization_id, ticket_id, channel, external_message_id, body, is_internal)
+        values (v_organization_id, v_ticket.id, 'api', data ->> 'message_id', data ->> 'content',
+            coalesce((data ->> 'is_internal')::boolean, false))
+        on conflict do nothing;
+        return;
+    end if;
+    perform support_platform.require_category(v_organization_id, v_category_id);
+    -- The same again, and the word that the ticket already shows, change nothing.
+    update public.tickets as t
+    set subject = n.subject, description = n.description, status = n.status, priority = n.priority,
+        category_id = n.category_id, category_label = n.category_label
+    from (
+        select coalesce(data ->> 'title', v_ticket.subject),
+            coalesce(data ->> 'description', v_ticket.description),
+            coalesce(private.new_canonical('support_platform', 'status', data ->> 'status', v_ticket.status), v_ticket.status),
+            coalesce(private.new_canonical('support_platform', 'priority', data ->> 'priority', v_ticket.priority),
+                v_ticket.priority),
+            case when data ? 'category_id' then v_category_id else v_ticket.category_id end,
+            case when v_category_id is null then v_ticket.category_label end
+    ) as n (subject, description, status, priority, category_id, category_label)
+    where t.organization_id = v_organization_id and t.id = v_ticket.id
+        and (n.subject, n.description, n.status, n.priority, n.category_id, n.category_label)
+            is distinct from (t.subject, t.description, t.status, t.priority, t.category_id, t.category_label);
+end
+$$;
+comment on function support_platform.receive_webhook(uuid, text, jsonb) is
+    E'POST /webhooks/incoming\n\nDoes what a verified delivery says, in the organization or, without one, in the first. A second delivery of an external_id or message_id creates nothing. Raises not_found, invalid_field.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Socket
+----------------------------------------------------------------------------------------------------------------------
+
+create function support_platform.watch_ticket(claims jsonb, ticket_id uuid) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    perform from public.tickets as t where t.id = watch_ticket.ticket_id;
+    if not found then
+        perform private.refuse_ticket(ticket_id);
+    end if;
+end
+$$;
+comment on function support_platform.watch_ticket(jsonb, uuid) is
+    E'/ws/tickets/{ticket_id}\n\nWhether a person may listen. Raises forbidden for another''s ticket of their organization, not_found for all others.';
+
+create function support_platform.render_events(claims jsonb, events jsonb) returns table (id bigint, body text)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_words jsonb := private.words('support_platform');
+    v_changes jsonb;
+begin
+    -- Much happens to a ticket that the contract does not show: a message makes a new version, a first reply opens it.
+    select jsonb_agg(jsonb_build_object('id', e.id, 'table_name', e.table_name,
+        'row_id', coalesce(e.record, e.old_record) -> 'id',
+        'is_told', (e.record -> 'subject', e.record -> 'description', e.record -> 'category_id',
+                v_words -> 'status' -> (e.record ->> 'status'), v_words -> 'priority' -> (e.record ->> 'priority'))
+            is distinct from (e.old_record -> 'subject', e.old_record -> 'description', e.old_record -> 'category_id',
+                v_words -> 'status' -> (e.old_record ->> 'status'), v_words -> 'priority' -> (e.old_record ->> 'priority'))))
+    into v_changes
+    from private.logged_rows(events) as e
+    where (e.table_name, e.operation) in (('tickets', 'UPDATE'), ('tickets', 'DELETE'), ('comments', 'INSERT'));
+    perform private.enter(claims);
+    return query
+    select e.id, s.body
+    from jsonb_to_recordset(v_changes) as e (id bigint, table_name text, row_id uuid, is_told boolean)
+    left join public.tickets as t on e.table_name = 'tickets' and t.id = e.row_id
+    left join public.comments as c on e.table_name = 'comments' and c.id = e.row_id
+    cross join lateral (select case
+        when c.id is not null then '{"event":"message.received","data":' || support_platform.message_json(c) || '}'
+        when e.table_name = 'tickets' and t.id is null then '{"event":"ticket.lost"}'
+        when t.id is not null and e.is_told then '{"event":"ticket.updated","data":' || support_platform.ticket_json(t) || '}'
+    end) as s (body)
+    where s.body is not null;
+end
+$$;
+comment on function support_platform.render_events(jsonb, jsonb) is
+    'What the holder of the claims is told of events: a ticket as it is now, a message, and to the service (ticket.lost) that they see a ticket no more.';
+
+grant execute on function
+    support_platform.list_tickets(jsonb, text, uuid, text, bigint, bigint),
+    support_platform.create_ticket(jsonb, text, text, uuid, text, text),
+    support_platform.get_ticket(jsonb, uuid),
+    support_platform.list_messages(jsonb, uuid, bigint, bigint),
+    support_platform.send_message(jsonb, uuid, text, boolean, bigint, text),
+    support_platform.list_categories(jsonb),
+    support_platform.receive_webhook(uuid, text, jsonb),
+    support_platform.watch_ticket(jsonb, uuid),
+    support_platform.render_events(jsonb, jsonb)
+    to authenticator;
+
+-- sql/84_helpdesk.sql
+/*
+ * The helpdesk contract: its words, its shapes, and its operations in the order of its document. Its ids are the numbers of
+ * rows. An operation that takes claims enters as the person they are of, works under the policies from there on, and is for the
+ * service's login alone. Categories, tags, templates and filters are kept in the same way, by the same five operations.
+ */
+
+create schema helpdesk;
+comment on schema helpdesk is 'The helpdesk contract: tickets and all around them, by number.';
+grant usage on schema helpdesk to authenticator, authenticated;
+
+----------------------------------------------------------------------------------------------------------------------
+-- Words
+----------------------------------------------------------------------------------------------------------------------
+
+create function helpdesk.word(field text, canonical text) returns text
+language sql immutable
+set search_path = ''
+return private.words('helpdesk') #>> array[field, canonical];
+comment on function helpdesk.word(text, text) is 'What the contract calls a canonical status or priority.';
+
+create function helpdesk.display(word text) returns text
+language sql immutable
+set search_path = ''
+return initcap(replace(word, '_', ' '));
+comment on function helpdesk.display(text) is 'A word as people read it: In Progress.';
+
+create function helpdesk.time_since(moment timestamptz) returns text
+language sql stable
+set search_path = ''
+return coalesce(
+    (
+        select format('%s %s%s ago', n.count, u.name, case when n.count > 1 then 's' end)
+        from (values (31536000, 'year'), (2592000, 'month'), (604800, 'week'), (86400, 'day'), (3600, 'hour'), (60, 'minute'))
+            as u (seconds, name)
+        cross join lateral (select floor(extract(epoch from now() - moment) / u.seconds)) as n (count)
+        where n.count >= 1
+        order by u.seconds desc
+        limit 1
+    ), 'just now');
+comment on function helpdesk.time_since(timestamptz) is 'How long ago a moment was, in its largest whole unit: 2 hours ago.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Shapes: a row of a table is shown as the type of the same meaning. row_to_json writes them without needless blanks.
+----------------------------------------------------------------------------------------------------------------------
+
+create type helpdesk.person as (id bigint, username text, email text);
+comment on type helpdesk.person is 'A user, where something else names them.';
+
+create type helpdesk.label as (id bigint, name text, color text);
+comment on type helpdesk.label is 'A category or a tag, where a ticket names it.';
+
+create type helpdesk.listed_ticket as (
+    id bigint, title text, status text, status_display text, priority text, priority_display text,
+    assigned_to helpdesk.person, category helpdesk.label, tags helpdesk.label[], created_at text, updated_at text,
+    due_date text, time_since_created text, comment_count bigint
+);
+comment on type helpdesk.listed_ticket is 'A ticket in a list.';
+
+create type helpdesk.ticket_details as (description text, created_by helpdesk.person, resolution text);
+comment on type helpdesk.ticket_details is 'What a ticket by itself shows beyond that.';
+
+create type helpdesk.comment as (
+    id bigint, content text, is_internal boolean, author helpdesk.person, created_at text, updated_at text
+);
+comment on type helpdesk.comment is 'A comment.';
+
+create type helpdesk.category as (id bigint, name text, description text, color text, created_at text);
+comment on type helpdesk.category is 'A category, or a tag.';
+
+create type helpdesk.popular_tag as (id bigint, name text, description text, color text, usage_count bigint);
+comment on type helpdesk.popular_tag is 'A tag and how many tickets carry it.';
+
+create type helpdesk.template as (
+    id bigint, title text, content text, category text, variables text[], is_public boolean, created_by helpdesk.person,
+    created_at text, updated_at text
+);
+comment on type helpdesk.template is 'A text to answer with.';
+
+create type helpdesk.used_template as (processed_content text, original_content text, variables text[]);
+comment on type helpdesk.used_template is 'A template with its variables filled in.';
+
+create type helpdesk.filter as (
+    id bigint, name text, filter_params jsonb, is_public boolean, created_by helpdesk.person, created_at text, updated_at text
+);
+comment on type helpdesk.filter is 'A saved filter.';
+
+create type helpdesk.member as (id bigint, username text, email text, name text, role text, is_active boolean);
+comment on type helpdesk.member is 'A user.';
+
+create type helpdesk.stats as (
+    total_tickets bigint, open_tickets bigint, in_progress_tickets bigint, resolved_tickets bigint, closed_tickets bigint,
+    overdue_tickets bigint, tickets_by_priority json, tickets_by_category json, avg_resolution_time numeric,
+    tickets_created_today bigint, tickets_resolved_today bigint
+);
+comment on type helpdesk.stats is 'The numbers of a dashboard.';
+
+create type helpdesk.notification as (
+    id bigint, type text, title text, message text, ticket bigint, is_read boolean, created_at text
+);
+comment on type helpdesk.notification is 'Something that a user is told of.';
+
+create function helpdesk.person_of(member_id uuid) returns helpdesk.person
+language sql stable
+set search_path = ''
+return (select row(m.number, m.username, m.email)::helpdesk.person from public.members as m where m.id = member_id);
+comment on function helpdesk.person_of(uuid) is 'A member, if the one who asks sees them.';
+
+-- Rows are shown together, so that what the policies ask is asked once for all of them.
+
+create function helpdesk.shown(rows public.tickets[]) returns setof helpdesk.listed_ticket
+language sql stable
+set search_path = ''
+begin atomic
+    select
+        r.number,
+        r.subject,
+        helpdesk.word('status', r.status),
+        helpdesk.display(helpdesk.word('status', r.status)),
+        helpdesk.word('priority', r.priority),
+        helpdesk.display(helpdesk.word('priority', r.priority)),
+        (
+            select row(m.number, m.username, m.email)::helpdesk.person
+            from public.members as m
+            where m.organization_id = r.organization_id and m.id = r.assignee_id
+        ),
+        (
+            select row(c.number, c.name, c.color)::helpdesk.label
+            from public.categories as c
+            where c.organization_id = r.organization_id and c.id = r.category_id
+        ),
+        array(
+            select row(g.number, g.name, g.color)::helpdesk.label
+            from public.ticket_tags as k
+            join public.tags as g on g.organization_id = k.organization_id and g.id = k.tag_id
+            where k.organization_id = r.organization_id and k.ticket_id = r.id
+            order by lower(g.name)
+        ),
+        private.rfc3339(r.created_at),
+        private.rfc3339(r.updated_at),
+        private.rfc3339(r.due_at),
+        helpdesk.time_since(r.created_at),
+        (
+            select count(*) from public.comments as c
+            where c.organization_id = r.organization_id and c.ticket_id = r.id
+        )
+    from unnest(rows) with ordinality as r
+    order by r.ordinality;
+end;
+comment on function helpdesk.shown(public.tickets[]) is
+    'Tickets in a list, in their order; counted are the comments that the one who asks may see.';
+
+create function helpdesk.shown(rows public.comments[]) returns setof helpdesk.comment
+language sql stable
+set search_path = ''
+begin atomic
+    select r.number, r.body, r.is_internal,
+        case when m.id is not null then row(m.number, m.username, m.email)::helpdesk.person end,
+        private.rfc3339(r.created_at), private.rfc3339(r.updated_at)
+    from unnest(rows) with ordinality as r
+    left join public.contacts as c on c.organization_id = r.organization_id and c.id = r.author_contact_id
+    left join public.members as m
+        on m.organization_id = r.organization_id and m.id = coalesce(r.author_member_id, c.member_id)
+    order by r.ordinality;
+end;
+comment on function helpdesk.shown(public.comments[]) is 'Comments; an author without a login is null.';
+
+create function helpdesk.shown(rows public.categories[]) returns setof helpdesk.category
+language sql stable
+set search_path = ''
+begin atomic
+    select r.number, r.name, r.description, r.color, private.rfc3339(r.created_at)
+    from unnest(rows) with ordinality as r
+    order by r.ordinality;
+end;
+comment on function helpdesk.shown(public.categories[]) is 'Categories.';
+
+create function helpdesk.shown(rows public.tags[]) returns setof helpdesk.category
+language sql stable
+set search_path = ''
+begin atomic
+    select r.number, r.name, r.description, r.color, private.rfc3339(r.created_at)
+    from unnest(rows) with ordinality as r
+    order by r.ordinality;
+end;
+comment on function helpdesk.shown(public.tags[]) is 'Tags.';
+
+create function helpdesk.shown(rows public.templates[]) returns setof helpdesk.template
+language sql stable
+set search_path = ''
+begin atomic
+    select r.number, r.title, r.content, r.category, r.variables, r.is_public, helpdesk.person_of(r.owner_id),
+        private.rfc3339(r.created_at), private.rfc3339(r.updated_at)
+    from unnest(rows) with ordinality as r
+    order by r.ordinality;
+end;
+comment on function helpdesk.shown(public.templates[]) is 'Templates.';
+
+create function helpdesk.shown(rows public.saved_filters[]) returns setof helpdesk.filter
+language sql stable
+set search_path = ''
+begin atomic
+    select r.number, r.name, r.params, r.is_public, helpdesk.person_of(r.owner_id),
+        private.rfc3339(r.created_at), private.rfc3339(r.updated_at)
+    from unnest(rows) with ordinality as r
+    order by r.ordinality;
+end;
+comment on function helpdesk.shown(public.saved_filters[]) is 'Saved filters.';
+
+create function helpdesk.shown(rows public.members[]) returns setof helpdesk.member
+language sql stable
+set search_path = ''
+begin atomic
+    select r.number, r.username, r.email, r.name, r.role, r.is_active
+    from unnest(rows) with ordinality as r
+    order by r.ordinality;
+end;
+comment on function helpdesk.shown(public.members[]) is 'Users.';
+
+create function helpdesk.comment_json(comment public.comments) returns text
+language sql stable
+set search_path = ''
+return (select row_to_json(s) from helpdesk.shown(array[comment]) as s);
+comment on function helpdesk.comment_json(public.comments) is 'A comment by itself.';
+
+create function helpdesk.ticket_json(ticket public.tickets) returns text
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return (
+        select left(row_to_json(s)::text, -1) || ',' || substr(row_to_json(row(
+            ticket.description, helpdesk.person_of(ticket.created_by_member_id), ticket.resolution
+        )::helpdesk.ticket_details)::text, 2)
+        from helpdesk.shown(array[ticket]) as s);
+end
+$$;
+comment on function helpdesk.ticket_json(public.tickets) is 'A ticket by itself: as in a list, and its details.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Lists
+----------------------------------------------------------------------------------------------------------------------
+
+create function helpdesk.order_by(ordering text, expressions jsonb) returns text
+language sql immutable
+set search_path = ''
+return (
+    -- The id last, so that pages of equals do not overlap.
+    select string_agg(o.expression || o.direction, ', ' order by o.place) || ', r.id' || max(o.direction)
+    from (
+        select coalesce(expressions ->> ltrim(f.name, '-'), format('r.%I', ltrim(f.name, '-'))),
+            case when f.name like '-%' then ' desc' else '' end, f.place
+        from string_to_table(ordering, ',') with ordinality as f (name, place)
+    ) as o (expression, direction, place)
+);
+comment on function helpdesk.order_by(text, jsonb) is
+    'What -created_at,title is in SQL; a field whose column has another name has an expression.';
+
+create function helpdesk.page_of(
+    entity text, condition text, query jsonb, url text, expressions jsonb default '{}', among uuid[] default null
+) returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_page bigint := query ->> 'page';
+    v_size bigint := query ->> 'page_size';
+    v_count bigint;
+    v_items text;
+begin
+    -- Executed, so that it is planned for what is asked. One statement, so that count and page agree.
+    execute format($list$
+        select
+            (select count(*) from public.%1$I as r where %2$s),
+            array_to_string(array(
+                select row_to_json(s) from helpdesk.shown(array(
+                    select r from public.%1$I as r where %2$s order by %3$s limit %4$s offset %5$s)) as s
+            ), ',')
+        $list$, entity, condition, helpdesk.order_by(query ->> 'ordering', expressions), v_size, (v_page - 1) * v_size)
+    into v_count, v_items using among;
+    return format('{"count":%s,"next":%s,"previous":%s,"results":[%s]}',
+        v_count,
+        case when v_page * v_size < v_count then to_json(url || v_page + 1) else 'null' end,
+        -- Before a page past the end comes the last one.
+        case when v_page > 1 then to_json(url || greatest(least(v_page - 1, ceil(v_count / v_size::numeric)), 1)) else 'null' end,
+        v_items);
+end
+$$;
+comment on function helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[]) is
+    'A page of the rows of a table, r, that meet a condition, in which $1 is among; url ends where the number of another page belongs.';
+
+create function helpdesk.own() returns text
+language sql stable
+set search_path = ''
+return case when private.is_agent() then 'true' else format('r.contact_id = %L', private.contact_id()) end;
+comment on function helpdesk.own() is
+    'A condition that repeats, for a customer, what the policy on tickets says, so that their list goes by its index.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- References
+----------------------------------------------------------------------------------------------------------------------
+
+create function helpdesk.find_references(
+    fields jsonb, for_assignment boolean,
+    out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out faults jsonb
+)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_tags bigint[] := array(select n::bigint from jsonb_array_elements_text(
+        case jsonb_typeof(fields -> 'tags') when 'array' then fields -> 'tags' when 'number' then jsonb_build_array(fields -> 'tags') else '[]' end) as n);
+begin
+    select c.id into category_id from public.categories as c where c.number = (fields ->> 'category')::bigint;
+    select m.id into assignee_id from public.members as m
+    where m.number = (fields ->> 'assigned_to')::bigint and (not for_assignment or (m.is_active and m.role >= 'agent'));
+    select m.id into creator_id from public.members as m where m.number = (fields ->> 'created_by')::bigint;
+    tag_ids := array(select g.id from public.tags as g where g.number = any (v_tags));
+    select jsonb_object_agg(f.name, f.sentences) into faults
+    from (
+        select r.name, jsonb_agg(format('Invalid pk "%s" - object does not exist.', r.number))
+        from (
+            select 'category', fields ->> 'category' where category_id is null
+            union all
+            select 'assigned_to', fields ->> 'assigned_to' where assignee_id is null
+            union all
+            select 'created_by', fields ->> 'created_by' where creator_id is null
+            union all
+            select 'tags', n::text from unnest(v_tags) as n
+            where not exists (select from public.tags as g where g.number = n)
+        ) as r (name, number)
+        where r.number is not null
+        group by r.name
+    ) as f (name, sentences);
+end
+$$;
+comment on function helpdesk.find_references(jsonb, boolean) is
+    'The rows that fields or filters name, and per field what is wrong with those that the one who asks does not see; for an assignment only active agents count.';
+
+create function helpdesk.refuse(faults jsonb) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    if faults is not null then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = faults;
+    end if;
+end
+$$;
+comment on function helpdesk.refuse(jsonb) is 'Refuses what has faults.';
+
+create function helpdesk.reference_faults(claims jsonb, fields jsonb, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    select coalesce(f.faults, '{}') into body from helpdesk.find_references(fields, true) as f;
+end
+$$;
+comment on function helpdesk.reference_faults(jsonb, jsonb) is
+    'What is wrong with the references in a ticket that is refused anyway, so that all faults are told at once.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Tickets
+----------------------------------------------------------------------------------------------------------------------
+
+create function helpdesk.list_tickets(claims jsonb, query jsonb, url text, mine boolean, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_found record;
+begin
+    perform private.enter(claims);
+    v_found := helpdesk.find_references(query, false);
+    perform helpdesk.refuse(v_found.faults);
+    body := helpdesk.page_of('tickets', concat_ws(' and ',
+        helpdesk.own(),
+        case when mine then format('(r.assignee_id = %1$L or r.created_by_member_id = %1$L)', private.member_id()) end,
+        case when query ? 'status' then
+            format('r.status = any (%L::text[])', private.canonical('helpdesk', 'status', query ->> 'status')) end,
+        case when query ? 'priority' then
+            format('r.priority = any (%L::text[])', private.canonical('helpdesk', 'priority', query ->> 'priority')) end,
+        case when query ? 'category' then format('r.category_id = %L', v_found.category_id) end,
+        case when query ? 'assigned_to' then format('r.assignee_id = %L', v_found.assignee_id) end,
+        case when query ? 'created_by' then format('r.created_by_member_id = %L', v_found.creator_id) end,
+        case when query ? 'tags' then format(
+            'r.id in (select k.ticket_id from public.ticket_tags as k where k.tag_id = %L)', v_found.tag_ids[1]) end,
+        case when query ? 'search' then 'r.id = any ($1)' end
+        ), query, url, '{"priority": "r.priority_rank", "due_date": "r.due_at"}',
+        array(select private.search_tickets(query ->> 'search') where query ? 'search'));
+end
+$$;
+comment on function helpdesk.list_tickets(jsonb, jsonb, text, boolean) is
+    E'GET tickets/, GET tickets/my_tickets/\n\nMine are those that are assigned to me or were written by me. Raises invalid_field.';
+
+create function helpdesk.create_ticket(claims jsonb, fields jsonb, idempotency_key text, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+    v_is_repeat boolean;
+    v_found record;
+    v_ticket public.tickets;
+begin
+    perform private.enter(claims);
+    select o.* into v_is_repeat, body, version
+    from private.begin_once('helpdesk.create_ticket', idempotency_key, fields) as o;
+    if v_is_repeat then
+        return;
+    end if;
+    v_found := helpdesk.find_references(fields, true);
+    perform helpdesk.refuse(v_found.faults);
+    insert into public.tickets (subject, description, priority, category_id, assignee_id, due_at)
+    values (
+        fields ->> 'title', coalesce(fields ->> 'description', ''),
+        private.new_canonical('helpdesk', 'priority', coalesce(fields ->> 'priority', 'medium'), 'medium'),
+        v_found.category_id, v_found.assignee_id, (fields ->> 'due_date')::timestamptz)
+    returning * into v_ticket;
+    insert into public.ticket_tags (ticket_id, tag_id) select v_ticket.id, g from unnest(v_found.tag_ids) as g;
+    body := helpdesk.ticket_json(v_ticket);
+    version := v_ticket.version;
+    perform private.finish_once('helpdesk.create_ticket', idempotency_key, body, version);
+end
+$$;
+comment on function helpdesk.create_ticket(jsonb, jsonb, text) is
+    E'POST tickets/\n\nRaises invalid_field, idempotency_conflict.';
+
+create function helpdesk.get_ticket(claims jsonb, number bigint, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    select helpdesk.ticket_json(t), t.version into body, version from public.tickets as t where t.number = get_ticket.number;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'No ticket matches the given query.';
+    end if;
+end
+$$;
+comment on function helpdesk.get_ticket(jsonb, bigint) is E'GET tickets/{id}/\n\nRaises not_found.';
+
+create function helpdesk.lock_ticket(number bigint, if_match bigint) returns public.tickets
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_ticket public.tickets;
+begin
+    select t.* into v_ticket from public.tickets as t where t.number = lock_ticket.number for no key update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'No ticket matches the given query.';
+    end if;
+    if if_match <> v_ticket.version then
+        raise sqlstate 'PT412' using message = 'stale', detail = json_build_object('version', v_ticket.version, 'comments', (
+            select coalesce(json_agg(s), '[]')
+            from helpdesk.shown(array(
+                select c from public.comments as c
+                where c.ticket_id = v_ticket.id and c.ticket_version > if_match
+                order by c.created_at, c.id
+                limit 50)) as s));
+    end if;
+    return v_ticket;
+end
+$$;
+comment on function helpdesk.lock_ticket(bigint, bigint) is
+    'A ticket that nobody else changes until this transaction is over. Raises not_found, stale with the version and up to 50 comments that were missed.';
+
+create function helpdesk.write_ticket(
+    number bigint, fields jsonb, is_whole boolean, if_match bigint, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+    v_was public.tickets := helpdesk.lock_ticket(number, if_match);
+    v_new public.tickets;
+    v_fields jsonb := fields;
+    v_found record;
+    v_tags uuid[] := array(select k.tag_id from public.ticket_tags as k where k.ticket_id = v_was.id);
+    v_has_new_tags boolean;
+begin
+    if is_whole then
+        -- What is left out is emptied, but for what only the desk may write.
+        v_fields := '{"description": "", "priority": "medium"}' || case when private.is_agent()
+            then '{"category": null, "assigned_to": null, "due_date": null, "tags": []}' else '{}' end::jsonb || fields;
+    end if;
+    v_found := helpdesk.find_references(v_fields, true);
+    perform helpdesk.refuse(v_found.faults);
+    v_new := jsonb_populate_record(v_was, (
+        select jsonb_object_agg(c.name, c.value)
+        from (values
+            ('title', 'subject', v_fields -> 'title'),
+            ('description', 'description', v_fields -> 'description'),
+            -- The word that the ticket shows already moves nothing.
+            ('status', 'status', to_jsonb(private.new_canonical('helpdesk', 'status', v_fields ->> 'status', v_was.status))),
+            ('priority', 'priority',
+                to_jsonb(private.new_canonical('helpdesk', 'priority', v_fields ->> 'priority', v_was.priority))),
+            ('category', 'category_id', to_jsonb(v_found.category_id)),
+            ('assigned_to', 'assignee_id', to_jsonb(v_found.assignee_id)),
+            ('due_date', 'due_at', v_fields -> 'due_date'),
+            ('resolution', 'resolution', v_fields -> 'resolution')
+        ) as c (field, name, value)
+        where v_fields ? c.field));
+    if v_new.category_id is not null then
+        v_new.category_label := null;
+    end if;
+    v_has_new_tags := v_fields ? 'tags' and not (v_tags @> v_found.tag_ids and v_tags <@ v_found.tag_ids);
+    if v_has_new_tags then
+        if not private.is_agent() then
+            raise sqlstate 'PT403' using message = 'forbidden', detail = 'The tags of a ticket are the desk''s.';
+        end if;
+        delete from public.ticket_tags as k where k.ticket_id = v_was.id and k.tag_id <> all (v_found.tag_ids);
+        insert into public.ticket_tags (ticket_id, tag_id)
+        select v_was.id, g from unnest(v_found.tag_ids) as g where g <> all (v_tags);
+    end if;
+    -- Other tags are another version too.
+    if v_has_new_tags or v_new is distinct from v_was then
+        update public.tickets as t
+        set subject = v_new.subject, description = v_new.description, status = v_new.status, priority = v_new.priority,
+            category_id = v_new.category_id, category_label = v_new.category_label, assignee_id = v_new.assignee_id,
+            due_at = v_new.due_at, resolution = v_new.resolution
+        where t.id = v_was.id
+        returning t.* into v_new;
+    end if;
+    body := helpdesk.ticket_json(v_new);
+    version := v_new.version;
+end
+$$;
+comment on function helpdesk.write_ticket(bigint, jsonb, boolean, bigint) is
+    'Writes the given fields of a ticket and answers it. A write that changes nothing makes no new version.';
+
+create function helpdesk.update_ticket(
+    claims jsonb, number bigint, fields jsonb, is_whole boolean, if_match bigint, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    select w.* into body, version from helpdesk.write_ticket(number, fields, is_whole, if_match) as w;
+end
+$$;
+comment on function helpdesk.update_ticket(jsonb, bigint, jsonb, boolean, bigint) is
+    E'PUT tickets/{id}/, PATCH tickets/{id}/\n\nThe whole ticket, or some fields. Raises not_found, invalid_field, stale, forbidden.';
+
+create function helpdesk.delete_ticket(claims jsonb, number bigint, if_match bigint, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_ticket public.tickets;
+begin
+    perform private.enter(claims);
+    v_ticket := helpdesk.lock_ticket(number, if_match);
+    delete from public.tickets as t where t.id = v_ticket.id;
+    -- Deletes are soft, so nothing tells how many rows there were; whoever still sees the ticket could not delete it.
+    perform from public.tickets as t where t.id = v_ticket.id;
+    if found then
+        raise sqlstate 'PT403' using message = 'forbidden', detail = 'Only agents delete tickets.';
+    end if;
+end
+$$;
+comment on function helpdesk.delete_ticket(jsonb, bigint, bigint) is
+    E'DELETE tickets/{id}/\n\nRaises not_found, stale, forbidden.';
+
+create function helpdesk.assign_ticket(
+    claims jsonb, number bigint, user_id bigint, if_match bigint, idempotency_key text, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_is_repeat boolean;
+    v_fields jsonb := jsonb_build_object('assigned_to', user_id);
+    v_faults jsonb;
+begin
+    perform private.enter(claims);
+    select o.* into v_is_repeat, body, version
+    from private.begin_once('helpdesk.assign_ticket', idempotency_key, jsonb_build_array(number, user_id)) as o;
+    if v_is_repeat then
+        return;
+    end if;
+    perform helpdesk.ticket_id(number);
+    select f.faults into v_faults from helpdesk.find_references(v_fields, true) as f;
+    perform helpdesk.refuse(case when v_faults is not null then jsonb_build_object('user_id', v_faults -> 'assigned_to') end);
+    select w.* into body, version from helpdesk.write_ticket(number, v_fields, false, if_match) as w;
+    perform private.finish_once('helpdesk.assign_ticket', idempotency_key, body, version);
+end
+$$;
+comment on function helpdesk.assign_ticket(jsonb, bigint, bigint, bigint, text) is
+    E'POST tickets/{id}/assign/\n\nTo nobody, without a user. Raises not_found, invalid_field, stale, forbidden, idempotency_conflict.';
+
+create function helpdesk.change_status(
+    claims jsonb, number bigint, fields jsonb, if_match bigint, idempotency_key text, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_is_repeat boolean;
+begin
+    perform private.enter(claims);
+    select o.* into v_is_repeat, body, version
+    from private.begin_once('helpdesk.change_status', idempotency_key, jsonb_build_array(number, fields)) as o;
+    if v_is_repeat then
+        return;
+    end if;
+    select w.* into body, version from helpdesk.write_ticket(number, fields, false, if_match) as w;
+    perform private.finish_once('helpdesk.change_status', idempotency_key, body, version);
+end
+$$;
+comment on function helpdesk.change_status(jsonb, bigint, jsonb, bigint, text) is
+    E'POST tickets/{id}/change_status/\n\nRaises not_found, stale, forbidden, ticket_closed, idempotency_conflict.';
+
+create function helpdesk.get_stats(claims jsonb, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    -- The tickets are read once, into one row for each status, priority and category that there is.
+    execute format($stats$
+        with g as materialized (
+            select helpdesk.word('status', r.status) as status, helpdesk.word('priority', r.priority) as priority, r.category_id,
+                count(*) as tickets,
+                count(*) filter (where r.due_at < now() and r.status not in ('resolved', 'closed')) as overdue,
+                count(r.resolved_at) as resolved, sum(r.resolved_at - r.created_at) as time_to_resolve,
+                count(*) filter (where r.created_at >= date_trunc('day', now(), 'UTC')) as created_today,
+                count(*) filter (where r.resolved_at >= date_trunc('day', now(), 'UTC')) as resolved_today
+            from public.tickets as r
+            where %s
+            group by r.status, r.priority, r.category_id
+        )
+        select row_to_json(row(
+            coalesce(sum(g.tickets), 0),
+            coalesce(sum(g.tickets) filter (where g.status = 'open'), 0),
+            coalesce(sum(g.tickets) filter (where g.status = 'in_progress'), 0),
+            coalesce(sum(g.tickets) filter (where g.status = 'resolved'), 0),
+            coalesce(sum(g.tickets) filter (where g.status = 'closed'), 0),
+            coalesce(sum(g.overdue), 0),
+            (
+                select ('{' || string_agg(to_json(p.word) || ':' || (
+                    select coalesce(sum(s.tickets), 0) from g as s where s.priority = p.word
+                ), ',' order by array_position(array['low', 'medium', 'high', 'urgent'], p.canonical)) || '}')
+                from jsonb_each_text(private.words('helpdesk') -> 'priority') as p (canonical, word)
+            )::json,
+            (
+                select '{' || coalesce(string_agg(to_json(c.name) || ':' || c.tickets, ',' order by lower(c.name)), '') || '}'
+                from (
+                    select k.name, sum(s.tickets)
+                    from g as s join public.categories as k on k.id = s.category_id
+                    group by k.id, k.name
+                ) as c (name, tickets)
+            )::json,
+            coalesce(round(extract(epoch from sum(g.time_to_resolve)) / 3600 / nullif(sum(g.resolved), 0), 1), 0),
+            coalesce(sum(g.created_today), 0),
+            coalesce(sum(g.resolved_today), 0)
+        )::helpdesk.stats)
+        from g
+        $stats$, helpdesk.own())
+    into body;
+end
+$$;
+comment on function helpdesk.get_stats(jsonb) is
+    E'GET tickets/stats/\n\nOf all tickets that the one who asks sees. Hours and days are UTC; tickets without a category are in none.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Comments
+----------------------------------------------------------------------------------------------------------------------
+
+create function helpdesk.ticket_id(number bigint) returns uuid
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_id uuid;
+begin
+    select t.id into v_id from public.tickets as t where t.number = ticket_id.number;
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'No ticket matches the given query.';
+    end if;
+    return v_id;
+end
+$$;
+comment on function helpdesk.ticket_id(bigint) is 'A ticket''s key. Raises not_found.';
+
+create function helpdesk.find_comment(ticket bigint, number bigint) returns public.comments
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_comment public.comments;
+begin
+    select c.* into v_comment
+    from public.comments as c
+    where c.number = find_comment.number and c.ticket_id = helpdesk.ticket_id(ticket);
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'No comment matches the given query.';
+    end if;
+    return v_comment;
+end
+$$;
+comment on function helpdesk.find_comment(bigint, bigint) is 'A comment of a ticket. Raises not_found.';
+
+create function helpdesk.list_comments(claims jsonb, ticket bigint, query jsonb, url text, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    body := helpdesk.page_of('comments', format('r.ticket_id = %L', helpdesk.ticket_id(ticket)), query, url);
+end
+$$;
+comment on function helpdesk.list_comments(jsonb, bigint, jsonb, text) is
+    E'GET tickets/{ticket_id}/comments/\n\nRaises not_found.';
+
+create function helpdesk.create_comment(
+    claims jsonb, ticket bigint, content text, is_internal boolean, if_match bigint, idempotency_key text,
+    out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_is_repeat boolean;
+    v_ticket public.tickets;
+    v_comment public.comments;
+begin
+    perform private.enter(claims);
+    select o.* into v_is_repeat, body, version from private.begin_once(
+        'helpdesk.create_comment', idempotency_key, jsonb_build_array(ticket, content, is_internal)) as o;
+    if v_is_repeat then
+        return;
+    end if;
+    v_ticket := helpdesk.lock_ticket(ticket, if_match);
+    insert into public.comments (ticket_id, body, is_internal) values (v_ticket.id, content, create_comment.is_internal)
+    returning * into v_comment;
+    body := helpdesk.comment_json(v_comment);
+    version := v_comment.ticket_version;
+    perform private.finish_once('helpdesk.create_comment', idempotency_key, body, version);
+end
+$$;
+comment on function helpdesk.create_comment(jsonb, bigint, text, boolean, bigint, text) is
+    E'POST tickets/{ticket_id}/comments/\n\nThe version is the ticket''s. Raises not_found, stale, ticket_closed, idempotency_conflict; the policy refuses a customer''s internal comment.';
+
+create function helpdesk.get_comment(claims jsonb, ticket bigint, number bigint, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    body := helpdesk.comment_json(helpdesk.find_comment(ticket, number));
+end
+$$;
+comment on function helpdesk.get_comment(jsonb, bigint, bigint) is
+    E'GET tickets/{ticket_id}/comments/{id}/\n\nRaises not_found.';
+
+create function helpdesk.update_comment(
+    claims jsonb, ticket bigint, number bigint, fields jsonb, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_comment public.comments;
+begin
+    perform private.enter(claims);
+    v_comment := helpdesk.find_comment(ticket, number);
+    update public.comments as c
+    set body = coalesce(fields ->> 'content', c.body),
+        is_internal = coalesce((fields ->> 'is_internal')::boolean, c.is_internal)
+    where c.id = v_comment.id
+    returning c.* into v_comment;
+    if not found then
+        raise sqlstate 'PT403' using message = 'forbidden', detail = 'Only its author, or a lead, may edit a comment.';
+    end if;
+    body := helpdesk.comment_json(v_comment);
+end
+$$;
+comment on function helpdesk.update_comment(jsonb, bigint, bigint, jsonb) is
+    E'PUT, PATCH tickets/{ticket_id}/comments/{id}/\n\nWhat is left out stays: nobody publishes an internal comment by saying nothing. Raises not_found, forbidden.';
+
+create function helpdesk.delete_comment(claims jsonb, ticket bigint, number bigint, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_comment public.comments;
+begin
+    perform private.enter(claims);
+    v_comment := helpdesk.find_comment(ticket, number);
+    delete from public.comments as c where c.id = v_comment.id;
+    if not found then
+        raise sqlstate 'PT403' using message = 'forbidden', detail = 'Only its author, or a lead, may delete a comment.';
+    end if;
+end
+$$;
+comment on function helpdesk.delete_comment(jsonb, bigint, bigint) is
+    E'DELETE tickets/{ticket_id}/comments/{id}/\n\nRaises not_found, forbidden.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Categories, tags, templates, filters, users. The service names the table; the policies say who may do what with its rows.
+----------------------------------------------------------------------------------------------------------------------
+
+create function helpdesk.list_rows(
+    claims jsonb, entity text, searched text[], query jsonb, url text, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    body := helpdesk.page_of(entity, case when query ? 'search' then format(
+        'strpos(lower(concat_ws('' '', %s)), lower(%L)) > 0',
+        (select string_agg(format('r.%I', c), ', ') from unnest(searched) as c), query ->> 'search') else 'true' end, query, url);
+end
+$$;
+comment on function helpdesk.list_rows(jsonb, text, text[], jsonb, text) is
+    E'GET categories/, tags/, templates/, users/, filters/\n\nA search looks into the columns named.';
+
+create function helpdesk.refuse_row(entity text, number bigint) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_is_there boolean;
+begin
+    execute format('select exists (select from public.%I as r where r.number = $1)', entity) into v_is_there using number;
+    if v_is_there then
+        raise sqlstate 'PT403' using message = 'forbidden', detail = 'You do not have permission to perform this action.';
+    end if;
+    raise sqlstate 'PT404' using message = 'not_found', detail = 'Nothing matches the given query.';
+end
+$$;
+comment on function helpdesk.refuse_row(text, bigint) is 'Says why a row could not be touched. Raises forbidden if it is seen, else not_found.';
+
+create function helpdesk.get_row(claims jsonb, entity text, number bigint, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    execute format(
+        'select row_to_json(s) from public.%I as r cross join lateral helpdesk.shown(array[r]) as s where r.number = $1', entity)
+    into body using number;
+    if body is null then
+        perform helpdesk.refuse_row(entity, number);
+    end if;
+end
+$$;
+comment on function helpdesk.get_row(jsonb, text, bigint) is E'GET categories/{id}/ and the like\n\nRaises not_found.';
+
+create function helpdesk.create_row(
+    claims jsonb, entity text, fields jsonb, idempotency_key text, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_is_repeat boolean;
+begin
+    perform private.enter(claims);
+    select o.* into v_is_repeat, body, version
+    from private.begin_once('helpdesk.create_row ' || entity, idempotency_key, fields) as o;
+    if v_is_repeat then
+        return;
+    end if;
+    execute format($insert$
+        insert into public.%1$I as r (%2$s)
+        select %2$s from jsonb_populate_record(null::public.%1$I, $1)
+        returning (select row_to_json(s) from helpdesk.shown(array[r]) as s)
+        $insert$, entity, (select string_agg(quote_ident(k), ', ') from jsonb_object_keys(fields) as k))
+    into body using fields;
+    perform private.finish_once('helpdesk.create_row ' || entity, idempotency_key, body, null);
+exception
+    -- A name is the one thing that has to be unique in any of them.
+    when unique_violation then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = '{"name": ["This field must be unique."]}';
+end
+$$;
+comment on function helpdesk.create_row(jsonb, text, jsonb, text) is
+    E'POST categories/, tags/, templates/, filters/\n\nThe fields are the table''s columns. Raises invalid_field, idempotency_conflict.';
+
+create function helpdesk.update_row(
+    claims jsonb, entity text, number bigint, fields jsonb, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_columns text := (select string_agg(quote_ident(k), ', ') from jsonb_object_keys(fields) as k);
+begin
+    perform private.enter(claims);
+    execute format(case when v_columns is null
+        then 'select row_to_json(s) from public.%1$I as r cross join lateral helpdesk.shown(array[r]) as s where r.number = $2'
+        else $update$
+            update public.%1$I as r set (%2$s) = (select %2$s from jsonb_populate_record(r, $1))
+            where r.number = $2
+            returning (select row_to_json(s) from helpdesk.shown(array[r]) as s)
+        $update$ end, entity, v_columns)
+    into body using fields, number;
+    if body is null then
+        perform helpdesk.refuse_row(entity, number);
+    end if;
+exception
+    when unique_violation then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = '{"name": ["This field must be unique."]}';
+end
+$$;
+comment on function helpdesk.update_row(jsonb, text, bigint, jsonb) is
+    E'PUT, PATCH categories/{id}/ and the like\n\nRaises invalid_field, not_found, forbidden.';
+
+create function helpdesk.delete_row(claims jsonb, entity text, number bigint, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    execute format('delete from public.%I as r where r.number = $1 returning ''''', entity) into body using number;
+    if body is null then
+        perform helpdesk.refuse_row(entity, number);
+    end if;
+end
+$$;
+comment on function helpdesk.delete_row(jsonb, text, bigint) is
+    E'DELETE categories/{id}/ and the like\n\nRaises not_found, forbidden.';
+
+create function helpdesk.list_popular_tags(claims jsonb, out body text, out version bigint)
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    select '[' || coalesce(string_agg(row_to_json(p)::text, ',' order by p.usage_count desc, lower(p.name)), '') || ']' into body
+    from (
+        select (row(g.number, g.name, g.description, g.color, coalesce(u.tickets, 0))::helpdesk.popular_tag).*
+        from public.tags as g
+        left join (select k.tag_id, count(*) from public.ticket_tags as k group by k.tag_id) as u (tag_id, tickets)
+            on u.tag_id = g.id
+        order by coalesce(u.tickets, 0) desc, lower(g.name)
+        limit 20
+    ) as p;
+end
+$$;
+comment on function helpdesk.list_popular_tags(jsonb) is
+    E'GET tags/popular/\n\nThe twenty tags that most tickets carry, of those that the one who asks sees.';
+
+create function helpdesk.use_template(
+    claims jsonb, number bigint, context jsonb, idempotency_key text, out body text, out version bigint
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_is_repeat boolean;
+    v_template public.templates;
+begin
+    perform private.enter(claims);
+    select o.* into v_is_repeat, body, version
+    from private.begin_once('helpdesk.use_template', idempotency_key, jsonb_build_array(number, context)) as o;
+    if v_is_repeat then
+        return;
+    end if;
+    select t.* into v_template from public.templates as t where t.number = use_template.number;
+    if not found then
+        perform helpdesk.refuse_row('templates', number);
+    end if;
+    perform helpdesk.refuse((
+        select jsonb_object_agg(v, '["This field is required."]'::jsonb)
+        from unnest(v_template.variables) as v where context ->> v is null));
+    -- In one pass, so that a value in braces stays what it is.
+    select row_to_json(row(
+        string_agg(p.text || coalesce(context ->> n.found[1], '{' || n.found[1] || '}', ''), '' order by p.place),
+        v_template.content, v_template.variables)::helpdesk.used_template)
+    into body
+    from regexp_split_to_table(v_template.content, '\{[^{}]+\}') with ordinality as p (text, place)
+    left join regexp_matches(v_template.content, '\{([^{}]+)\}', 'g') with ordinality as n (found, place) on n.place = p.place;
+    perform private.finish_once('helpdesk.use_template', idempotency_key, body, null);
+end
+$$;
+comment on function helpdesk.use_template(jsonb, bigint, jsonb, text) is
+    E'POST templates/{id}/use_template/\n\nRaises not_found, invalid_field naming each variable without a value, idempotency_conflict.';
+
+----------------------------------------------------------------------------------------------------------------------
+-- Socket
+----------------------------------------------------------------------------------------------------------------------
+
+create function helpdesk.render_events(claims jsonb, events jsonb, out id bigint, out body text) returns setof record
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform private.enter(claims);
+    return query
+    select (e.value ->> 'id')::bigint, '{"event":"notification.new","data":' || row_to_json(row(
+        n.number, n.type, n.title, n.message, t.number, n.read_at is not null, private.rfc3339(n.created_at)
+    )::helpdesk.notification) || '}'
+    from jsonb_array_elements(events) as e
+    join public.notifications as n on n.id = (e.value #>> '{ids,id}')::uuid
+    left join public.tickets as t on t.organization_id = n.organization_id and t.id = n.ticket_id;
+end
+$$;
+comment on function helpdesk.render_events(jsonb, jsonb) is
+    'The messages that events are to whoever the claims are of: their own new notifications, and nothing of anybody else''s.';
+
+grant execute on function
+    helpdesk.word(text, text), helpdesk.display(text), helpdesk.time_since(timestamptz), helpdesk.person_of(uuid),
+    helpdesk.shown(public.tickets[]), helpdesk.shown(public.comments[]), helpdesk.shown(public.categories[]),
+    helpdesk.shown(public.tags[]), helpdesk.shown(public.templates[]), helpdesk.shown(public.saved_filters[]),
+    helpdesk.shown(public.members[]), helpdesk.ticket_json(public.tickets), helpdesk.comment_json(public.comments),
+    helpdesk.order_by(text, jsonb),
+    helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[]), helpdesk.own(), helpdesk.find_references(jsonb, boolean),
+    helpdesk.refuse(jsonb), helpdesk.lock_ticket(bigint, bigint), helpdesk.write_ticket(bigint, jsonb, boolean, bigint),
+    helpdesk.ticket_id(bigint), helpdesk.find_comment(bigint, bigint), helpdesk.refuse_row(text, bigint)
+    to authenticated;
+grant execute on function
+    helpdesk.reference_faults(jsonb, jsonb),
+    helpdesk.list_tickets(jsonb, jsonb, text, boolean),
+    helpdesk.create_ticket(jsonb, jsonb, text),
+    helpdesk.get_ticket(jsonb, bigint),
+    helpdesk.update_ticket(jsonb, bigint, jsonb, boolean, bigint),
+    helpdesk.delete_ticket(jsonb, bigint, bigint),
+    helpdesk.assign_ticket(jsonb, bigint, bigint, bigint, text),
+    helpdesk.change_status(jsonb, bigint, jsonb, bigint, text),
+    helpdesk.get_stats(jsonb),
+    helpdesk.list_comments(jsonb, bigint, jsonb, text),
+    helpdesk.create_comment(jsonb, bigint, text, boolean, bigint, text),
+    helpdesk.get_comment(jsonb, bigint, bigint),
+    helpdesk.update_comment(jsonb, bigint, bigint, jsonb),
+    helpdesk.delete_comment(jsonb, bigint, bigint),
+    helpdesk.list_rows(jsonb, text, text[], jsonb, text),
+    helpdesk.get_row(jsonb, text, bigint),
+    helpdesk.create_row(jsonb, text, jsonb, text),
+    helpdesk.update_row(jsonb, text, bigint, jsonb),
+    helpdesk.delete_row(jsonb, text, bigint),
+    helpdesk.list_popular_tags(jsonb),
+    helpdesk.use_template(jsonb, bigint, jsonb, text),
+    helpdesk.render_events(jsonb, jsonb)
     to authenticator;

@@ -11,7 +11,7 @@ from tests.desk import Desk, wait_until
 def test_root_says_that_it_is_there_and_ready(desk: Desk) -> None:
     assert httpx.get(f"{desk.url}/health").json() == {"status": "ok"}
     ready = httpx.get(f"{desk.url}/ready")
-    assert (ready.status_code, ready.json()) == (200, {"database": True, "postgrest": True})
+    assert (ready.status_code, ready.json()) == (200, {"database": True, "postgrest": True, "relay": True})
 
 
 def test_unknown_path_is_not_found(desk: Desk) -> None:

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -159,6 +161,27 @@ def test_what_cannot_be_is_refused_in_one_sentence(desk: Desk, name: str) -> Non
     assert f"no organization {unknown}" in failure(desk, "token", "list", "--organization", unknown)
     scope = ["token", "create", "--name", unique("scope"), "--scope", "everything"]
     assert "integration_tokens_scopes_check" in failure(desk, *scope)
+
+
+def test_another_worker_works_beside_the_desk_until_it_is_told_to_stop(desk: Desk) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "worker"], env=desk.environ, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        next(line for line in process.stderr if "worker started" in line)
+        logins = "select count(*) from pg_stat_activity where application_name = 'deskbase worker'"
+        assert desk.value(f"{logins} and usename = 'authenticator'") >= 2
+        process.terminate()
+        assert "worker stopped" in process.stderr.read()
+    assert process.returncode == 0
+
+
+def test_a_worker_without_a_desk_says_what_it_needs(unused_desk: Desk) -> None:
+    assert "holds no Deskbase yet; start it with `deskbase up`." in failure(unused_desk, "worker")
+    unused_desk.environ["DESKBASE_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/nothing"
+    assert failure(unused_desk, "worker") == (
+        "deskbase: DESKBASE_JWT_SECRET must be that of the desk for which this worker works.\n"
+    )
 
 
 @pytest.mark.parametrize(

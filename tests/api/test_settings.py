@@ -3,9 +3,16 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from api.settings import Issuer, Limit, Settings, SettingsError, variables
 from tests.desk import PROJECT
+
+TWO_KEY_SETS = (
+    '[{"issuer": "i", "audience": "a", "jwks_url": "https://i/keys"},'
+    ' {"issuer": "i", "audience": "b", "jwks_url": "https://i/others"}]'
+)
 
 
 def load(**environ: str) -> Settings:
@@ -21,6 +28,7 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path: Path, monkeypatch: 
     assert settings.public_url == "http://127.0.0.1:8000"
     assert settings.admin_email == "admin@example.com"
     assert not settings.autoconfirm
+    assert (settings.jwt_signing_key, settings.jwt_expiry, settings.redirect_urls) == ("", 3600, ())
     assert (dict(settings.limits), settings.issuers, settings.allow_private_targets) == ({}, (), ())
 
 
@@ -74,6 +82,11 @@ def test_a_line_of_dotenv_that_is_none_is_named(tmp_path: Path) -> None:
         ("DESKBASE_DATABASE_URL", "mysql://localhost/x"),
         ("DESKBASE_DATABASE_URL", "localhost"),
         ("DESKBASE_JWT_SECRET", "short"),
+        ("DESKBASE_JWT_SIGNING_KEY", "HS256"),
+        ("DESKBASE_JWT_SIGNING_KEY", '{"kty": "oct", "k": "c2VjcmV0"}'),
+        ("DESKBASE_JWT_EXPIRY", "119"),
+        ("DESKBASE_JWT_EXPIRY", "604801"),
+        ("DESKBASE_JWT_EXPIRY", "1h"),
         ("DESKBASE_ADMIN_EMAIL", "nobody"),
         ("DESKBASE_SMTP_URL", "http://mail"),
         ("DESKBASE_PUBLIC_URL", "desk.example.com"),
@@ -83,7 +96,19 @@ def test_a_line_of_dotenv_that_is_none_is_named(tmp_path: Path) -> None:
         ("DESKBASE_LIMITS", '{"rest": {"user": "0/minute"}}'),
         ("DESKBASE_LIMITS", '{"rest": {"users": "1/minute"}}'),
         ("DESKBASE_ALLOW_PRIVATE_TARGETS", "10.0.0.0/33"),
+        ("DESKBASE_REDIRECT_URLS", "app.example.com"),
+        ("DESKBASE_REDIRECT_URLS", "*"),
+        ("DESKBASE_REDIRECT_URLS", "https://*"),
+        ("DESKBASE_REDIRECT_URLS", "https://app.example.com*"),
+        ("DESKBASE_REDIRECT_URLS", "https://*.example.com/"),
+        ("DESKBASE_REDIRECT_URLS", "https://app.example.com/*/back"),
+        ("DESKBASE_REDIRECT_URLS", "https://app.example.com@evil.example/"),
+        ("DESKBASE_REDIRECT_URLS", "https://app.example.com/, /back"),
         ("DESKBASE_ISSUERS", '[{"issuer": "x"}]'),
+        ("DESKBASE_ISSUERS", '[{"issuer": "", "audience": "a", "jwks_url": "https://i/keys"}]'),
+        ("DESKBASE_ISSUERS", '[{"issuer": "i", "audience": "", "jwks_url": "https://i/keys"}]'),
+        ("DESKBASE_ISSUERS", '[{"issuer": "i", "audience": "a", "jwks_url": "file:///keys"}]'),
+        ("DESKBASE_ISSUERS", TWO_KEY_SETS),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_its_variables_name(name: str, text: str) -> None:
@@ -111,6 +136,28 @@ def test_lists_are_read() -> None:
     )
     assert settings.allow_private_targets == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
     assert settings.issuers == (Issuer("https://i", "a", "https://i/keys"),)
+
+
+def test_addresses_to_lead_back_to_are_read() -> None:
+    wanted = (
+        "https://app.example.com/*",
+        "http://localhost:3000",
+        "myapp://callback",
+        "https://a.example?x=*",
+    )
+    assert load(DESKBASE_REDIRECT_URLS=" , ".join(wanted) + ",").redirect_urls == wanted
+
+
+def test_signing_key_is_a_word_or_a_key() -> None:
+    jwk = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()))
+    assert load(DESKBASE_JWT_SIGNING_KEY="ES256").jwt_signing_key == "ES256"
+    assert load(DESKBASE_JWT_SIGNING_KEY=jwk).jwt_signing_key == jwk
+    broken = jwk.replace("P-256", "P-384")
+    with pytest.raises(SettingsError) as error:
+        load(DESKBASE_JWT_SIGNING_KEY=broken)
+    assert str(error.value) == (
+        "DESKBASE_JWT_SIGNING_KEY must be ES256 or a private JWK of an EC key on P-256."
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ import httpx
 import pytest
 
 from tests.desk import Desk, free_port, wait_until
+from tests.smtp import MailServer, running
+
+QUEUE_MAIL = "select private.queue_mail('password_changed', %s, null, '{}')"
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_one_command_starts_everything_and_says_where(make_desk: Callable[..., D
     desk = make_desk()
     desk.start()
     wait_until(lambda: "is ready" in desk.output())
-    assert desk.output().splitlines()[-1] == f"Deskbase is ready at {desk.url}"
+    assert f"Deskbase is ready at {desk.url}" in desk.output().splitlines()
     assert httpx.get(f"{desk.url}/ready").status_code == 200
     assert httpx.get(f"{desk.postgrest_url}/", timeout=10).status_code == 200
     admins = desk.sql(
@@ -141,6 +144,8 @@ def test_a_taken_port_is_refused_before_anything_is_started(make_desk: Callable[
 
 
 def test_a_bad_setting_is_refused_by_its_name(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(DESKBASE_SMTP_URL="smtp://me:hidden#1@mail.example.com")
+    assert refusal(desk).startswith("deskbase: DESKBASE_SMTP_URL must be smtp://user:password@host:port or ")
     desk = make_desk(DESKBASE_WORKERS="many")
     assert refusal(desk) == "deskbase: DESKBASE_WORKERS must be a whole number from 1 up, not 'many'."
     assert not desk.data_dir.exists()
@@ -207,6 +212,7 @@ def test_what_dies_is_started_again(make_desk: Callable[..., Desk]) -> None:
     desk.start()
     for word, address in (
         ("api.serve", f"{desk.url}/health"),
+        ("api.worker", f"{desk.url}/health"),
         ("postgrest", f"{desk.postgrest_url}/"),
         ("bin/postgres", f"{desk.url}/ready"),
     ):
@@ -214,7 +220,7 @@ def test_what_dies_is_started_again(make_desk: Callable[..., Desk]) -> None:
         os.kill(killed, signal.SIGKILL)
         wait_until(partial(_again, desk, word, killed), 15, f"{word} runs again")
         wait_until(partial(_answers, address), 15, f"{address} answers again")
-    assert desk.output().count("ended unexpectedly") == 3
+    assert desk.output().count("ended unexpectedly") == 4
     desk.stop()
 
 
@@ -247,6 +253,33 @@ def test_when_the_supervisor_is_killed_everything_ends_and_the_next_start_works(
     wait_until(
         lambda: not any(Path(f"/proc/{pid}").exists() for pid, _ in below), 10, "all of the first has ended"
     )
+
+
+def test_the_worker_of_a_desk_sends_mail_and_stops_in_time_while_a_server_hangs(
+    make_desk: Callable[..., Desk],
+) -> None:
+    with running(MailServer()) as server:
+        desk = make_desk(DESKBASE_SMTP_URL=server.url, DESKBASE_MAIL_FROM="Help <help@example.com>")
+        desk.start()
+        desk.sql(QUEUE_MAIL, ["first@example.com"])
+        wait_until(lambda: server.recipients == ["first@example.com"], 15, "the mail is sent")
+        assert server.deliveries[0].message["From"] == "Help <help@example.com>"
+        server.keeps_waiting = True
+        desk.sql(QUEUE_MAIL, ["second@example.com"])
+        assert server.waiting.acquire(timeout=15)
+        assert desk.stop() < 10
+        assert "first@example.com" not in desk.output()
+
+
+def test_without_a_mail_server_mail_is_in_the_data_folder(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk()
+    desk.start()
+    desk.sql(QUEUE_MAIL, ["somebody@example.com"])
+    wait_until(lambda: list(desk.data_dir.glob("mail/*.eml")), 15, "the mail is written")
+    (file,) = desk.data_dir.glob("mail/*.eml")
+    assert "\nTo: somebody@example.com\n" in file.read_text()
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    desk.stop()
 
 
 def test_several_api_processes_share_the_port_and_stop_together(make_desk: Callable[..., Desk]) -> None:

@@ -2,7 +2,8 @@
 
 In charge of the order of rounds, of the table and of results.json. Both sides of a ratio are measured next to
 each other in every round, and the median of the rounds' ratios counts: a machine that is slow for a while is
-slow for both.
+slow for both. What is too small for requests a second, the check of a JWT, is measured by itself, and so is
+what log-ins do to everybody else.
 """
 
 import argparse
@@ -20,8 +21,12 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench.checks import Check
+from tests.bench.checks import measure as measure_checks
 from tests.bench.desk import Desk, started
 from tests.bench.load import Job, run_apart
+from tests.bench.logins import Ratio
+from tests.bench.logins import measure as measure_logins
 from tests.bench.variants import CLIENTS, Variant, all_of
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -85,6 +90,8 @@ class Report(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     figures: list[Measured]
     rates: dict[str, Rates]
+    checks: list[Check]
+    logins: list[Ratio]
 
 
 def main() -> int:
@@ -93,10 +100,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of each variant (5)")
     parser.add_argument("--seconds", type=int, default=3, metavar="N", help="seconds of a round (3)")
     parser.add_argument(
-        "--only", choices=("get", "post", "events"), help="one group alone; nothing is written"
+        "--only",
+        choices=("get", "post", "events", "jwt", "logins"),
+        help="one group alone; nothing is written",
     )
     given = parser.parse_args()
     began = time.monotonic()
+    checks = measure_checks() if given.only in {None, "jwt"} else []
+    _print_checks(checks)
+    if given.only == "jwt":
+        return 0
     with _echo() as port:
         ceiling = run_apart(Job("127.0.0.1", port, ["GET / HTTP/1.1\r\n\r\n"] * CLIENTS, 200, 2.0))
     _say(f"The load generator alone: {ceiling.per_second:,.0f} requests a second.")
@@ -104,8 +117,12 @@ def main() -> int:
     with started() as desk:
         groups = {name: group for name, group in all_of(desk).items() if given.only in {None, name}}
         _measure(groups, given.rounds, given.seconds)
+        logins = measure_logins(desk) if given.only in {None, "logins"} else []
         variants = {variant.name: variant for group in groups.values() for variant in group}
         versions = _versions(desk)
+    _print_ratios(logins)
+    if given.only == "logins":
+        return 0
     own = [r.generator_us_per_request for variant in variants.values() for r in variant.results]
     report = Report(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -119,6 +136,8 @@ def main() -> int:
         versions=versions,
         figures=[m for figure in FIGURES if (m := _measured(figure, variants))],
         rates={name: _rates(variant) for name, variant in variants.items()},
+        checks=checks,
+        logins=logins,
     )
     _print(report, variants)
     _say(f"{time.monotonic() - began:.0f} seconds.")
@@ -194,6 +213,22 @@ def _print(report: Report, variants: dict[str, Variant]) -> None:
         f"{report.machine['processor']}, {report.machine['cores']} cores. "
         + ", ".join(report.versions.values())
     )
+
+
+def _print_checks(checks: list[Check]) -> None:
+    for check in checks:
+        target = f"≤ {check.target_us:g} µs" if check.target_us else ""
+        verdict = ("reached" if check.median_us <= check.target_us else "missed") if check.target_us else ""
+        _say(
+            f"{check.check:<42}{target:>8}{check.median_us:>8.2f}  {verdict:<9}"
+            f"median µs of one core, {check.least_us:g} at best"
+        )
+
+
+def _print_ratios(ratios: list[Ratio]) -> None:
+    for each in ratios:
+        sides = f"{each.over:>9,.1f}  {each.under:>9,.1f}"
+        _say(f"{each.figure:<50}{each.ratio:>8.2f}  {each.unit:<9}{sides}")
 
 
 def _machine() -> dict[str, str]:

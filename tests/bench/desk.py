@@ -19,7 +19,7 @@ import psycopg
 from api.cluster import program_folder
 from api.database import embedded_server
 from api.instance import Running, running
-from api.keys import load_secrets
+from api.keys import api_keys, load_secrets
 from api.migrate import Connection, connect
 from api.postgrest import find_postgrest
 from api.processes import free_ports
@@ -82,6 +82,7 @@ class Desk:
     organization_id: str
     tokens: list[Token]
     agent_jwt: str
+    anon_key: str
 
     def owner(self) -> Connection:
         """Connect as the owner of the database."""
@@ -103,6 +104,7 @@ def started() -> Iterator[Desk]:
         "DESKBASE_DATA_DIR": str(base / "data"),
         "DESKBASE_PORT": str(next(free_ports(FIRST_PORT))),
         "DESKBASE_WORKERS": "1",
+        "DESKBASE_LIMITS": f'{{"auth": {{"anonymous": "{UNLIMITED}/minute"}}}}',
     }
     log = base / "up.log"
     with log.open("wb") as output:
@@ -162,6 +164,7 @@ def _filled(settings: Settings, found: Running) -> Desk:
         organization_id=organization_id,
         tokens=tokens,
         agent_jwt=agent,
+        anon_key=api_keys(secrets.jwt_secret).anon,
     )
 
 

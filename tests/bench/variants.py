@@ -40,8 +40,8 @@ def all_of(desk: Desk) -> dict[str, list[Variant]]:
     """Return the variants by group; those of a group are compared with each other."""
     return {
         "get": [
-            _http("get", "Deskbase, one token", desk.api, [_get(desk, desk.tokens[0])] * CLIENTS, 200),
-            _http("get-spread", "Deskbase, 16 tokens", desk.api, [_get(desk, t) for t in desk.tokens], 200),
+            _http("get", "Deskbase, one token", desk.api, [get(desk, desk.tokens[0])] * CLIENTS, 200),
+            _http("get-spread", "Deskbase, 16 tokens", desk.api, [get(desk, t) for t in desk.tokens], 200),
             _http("get-postgrest", "PostgREST", desk.postgrest, [_get_postgrest(desk)] * CLIENTS, 200),
             Variant("get-pgbench", "pgbench", _pgbench(desk, pgbench.ADMIT + pgbench.GET)),
         ],
@@ -69,7 +69,8 @@ def _http(name: str, label: str, address: tuple[str, int], requests: list[str], 
     return Variant(name, label, measure, results=results)
 
 
-def _request(line: str, address: tuple[str, int], bearer: str, body: object = None, *headers: str) -> str:
+def request(line: str, address: tuple[str, int], bearer: str, body: object = None, *headers: str) -> str:
+    """Return the text of a request."""
     content = "" if body is None else msgspec.json.encode(body).decode()
     given = [
         f"{line} HTTP/1.1",
@@ -82,8 +83,9 @@ def _request(line: str, address: tuple[str, int], bearer: str, body: object = No
     return "\r\n".join([*given, "", content])
 
 
-def _get(desk: Desk, token: Token) -> str:
-    return _request(f"GET /integration-tickets/tickets/{token.ticket_id}", desk.api, token.text)
+def get(desk: Desk, token: Token) -> str:
+    """Return the request for the ticket of a token."""
+    return request(f"GET /integration-tickets/tickets/{token.ticket_id}", desk.api, token.text)
 
 
 def _post(desk: Desk, token: Token) -> str:
@@ -94,12 +96,12 @@ def _post(desk: Desk, token: Token) -> str:
         "category": CATEGORY,
         "metadata": METADATA,
     }
-    return _request("POST /integration-tickets/tickets", desk.api, token.text, body)
+    return request("POST /integration-tickets/tickets", desk.api, token.text, body)
 
 
 def _get_postgrest(desk: Desk) -> str:
     path = f"/tickets?id=eq.{desk.tokens[0].ticket_id}&select={COLUMNS}"
-    return _request(f"GET {path}", desk.postgrest, desk.agent_jwt)
+    return request(f"GET {path}", desk.postgrest, desk.agent_jwt)
 
 
 def _post_postgrest(desk: Desk) -> str:
@@ -112,7 +114,7 @@ def _post_postgrest(desk: Desk) -> str:
         "metadata": METADATA,
     }
     prefer = "Prefer: return=representation"
-    return _request(f"POST /tickets?select={COLUMNS}", desk.postgrest, desk.agent_jwt, body, prefer)
+    return request(f"POST /tickets?select={COLUMNS}", desk.postgrest, desk.agent_jwt, body, prefer)
 
 
 def _pgbench(desk: Desk, script: str) -> Callable[[float], float]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import psycopg
 import pytest
 
 from tests.actors import LOGIN, OWNER, SERVICE, VISITOR, Acting, Organization, Stage, World, build_world
 from tests.databases import Connection, Server
+from tests.sql.auth import Office
+from tests.sql.threads import run_at_once
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,25 @@ def connect(database: str) -> Iterator[Callable[[], Connection]]:
 
 
 @pytest.fixture
+def at_once(connect: Callable[[], Connection]) -> Callable[..., list[Any]]:
+    """Do things at the same time, each on such a connection of its own; return what they answered."""
+
+    def run(*tasks: Callable[[Connection], Any]) -> list[Any]:
+        answers: list[Any] = [None] * len(tasks)
+
+        def task(number: int, connection: Connection) -> Callable[[], None]:
+            def work() -> None:
+                answers[number] = tasks[number](connection)
+
+            return work
+
+        run_at_once(*[task(number, connect()) for number in range(len(tasks))])
+        return answers
+
+    return run
+
+
+@pytest.fixture
 def stage(world: World) -> Iterator[Stage]:
     with world.stage() as stage:
         yield stage
@@ -63,6 +85,12 @@ def owner(stage: Stage) -> Acting:
 def login(stage: Stage) -> Acting:
     """The service's own login, before it takes a role."""
     return Acting(LOGIN, stage)
+
+
+@pytest.fixture
+def office(stage: Stage, login: Acting, owner: Acting) -> Office:
+    """The auth service, as the service calls it."""
+    return Office(stage, login, owner)
 
 
 @pytest.fixture

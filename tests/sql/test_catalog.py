@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
+from api.accounts import REFUSALS
 from api.errors import WORDS
 from api.migrations import SOURCES
 from api.statements import split
@@ -20,8 +21,10 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 PROJECT = SOURCES.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
-CONTRACTS = {"integration_tickets"}
+CONTRACTS = {"helpdesk", "integration_tickets", "support_platform"}
 SCHEMAS = ["public", "private", *sorted(CONTRACTS)]
+AUTH_SERVICE = ["auth_service"]
+"""Not on Supabase, which has an auth service of its own."""
 
 ROLES = {
     "anon": "",
@@ -45,6 +48,7 @@ EXPOSED_TABLES = [
     "groups",
     "inbound_messages",
     "integration_tokens",
+    "member_identities",
     "member_settings",
     "members",
     "notifications",
@@ -63,11 +67,15 @@ EXPOSED_TABLES = [
 ]
 EXPOSED_FUNCTIONS = [
     "create_integration_token",
+    "create_member",
+    "deactivate_member",
     "disable_integration_token",
     "enable_integration_token",
+    "enter_organization",
     "restore_ticket",
     "revoke_integration_token",
     "rotate_integration_token",
+    "update_member",
 ]
 
 KEYED_OTHERWISE = {
@@ -76,6 +84,7 @@ KEYED_OTHERWISE = {
     "private.events": "is read across organizations, in the order of commits",
     "private.rate_windows": "counts subjects, which need not belong to an organization",
     "private.idempotency_keys": "is found by principal, which belongs to one organization",
+    "private.mails": "is taken across organizations, in the order in which it is due",
 }
 COPIES = {
     "public.attachments.ticket_contact_id": "kept by trigger",
@@ -86,10 +95,19 @@ COPIES = {
 }
 """Ids that are no references, each with its reason."""
 LOGIN_REFERENCES = {"public.members.user_id"}
+DEFINED_BY_THE_OWNER = {
+    "private.create_member": "writes auth.users, which on Supabase only the role that migrates may",
+    "private.update_member": "ends auth.sessions, likewise",
+    "private.admin_create_member": "calls create_member, which nobody else may",
+    "private.admin_update_member": "calls update_member, likewise",
+    "private.enter_organization": "writes auth.users, likewise",
+}
+"""Definer functions of whoever applies the migrations, each with its reason."""
 BELIEVES_CLAIMS = {
     "private.fresh_claims": "runs in PostgREST's pre-request, as the role of the JWT that is verified",
 }
 FOR_VISITORS = [
+    "private.canonical",
     "private.claims",
     "private.closed_organization_ids",
     "private.contact_id",
@@ -99,10 +117,12 @@ FOR_VISITORS = [
     "private.is_lead",
     "private.member_id",
     "private.member_role",
+    "private.new_canonical",
     "private.organization_id",
     "private.pre_request",
     "private.rfc3339",
     "private.token_id",
+    "private.words",
 ]
 
 TABLES = """
@@ -345,10 +365,11 @@ def test_no_rule_trusts_what_users_write_about_themselves(rows: Rows) -> None:
 def test_definer_functions_are_pinned_private_and_owned_by_the_definer(rows: Rows) -> None:
     definers = [row for row in rows(FUNCTIONS) if row[2]]
     assert len(definers) > 20
-    for schema, _, _, config, owner, signature, *_ in definers:
+    owners = {f"{row[0]}.{row[1]}" for row in definers if row[4] != "deskbase_definer"}
+    assert owners == DEFINED_BY_THE_OWNER.keys()
+    for schema, _, _, config, _, signature, *_ in definers:
         assert schema == "private", signature
         assert 'search_path=""' in config, signature
-        assert owner == "deskbase_definer", signature
 
 
 def test_nobody_but_those_named_may_call_a_function(rows: Rows) -> None:
@@ -423,6 +444,40 @@ def test_exposed_functions_have_one_signature_and_a_pinned_path(rows: Rows) -> N
         assert schema != "public" or 'search_path=""' in config, signature
 
 
+# The auth service of a plain Postgres
+
+
+def test_the_auth_service_s_functions_are_pinned_commented_and_its_role_s(rows: Rows) -> None:
+    functions = rows(FUNCTIONS, schemas=AUTH_SERVICE)
+    assert len(functions) > 40
+    for _, _, is_definer, config, owner, signature, *_, callers, oid in functions:
+        assert owner == "supabase_auth_admin", signature
+        assert 'search_path=""' in config, signature
+        assert set(callers) <= ({"authenticator"} if is_definer else set()), signature
+        (comment,) = rows("select obj_description(%(oid)s, 'pg_proc')", oid=oid)
+        assert comment[0], signature
+    names = [name for _, name, *_ in functions]
+    assert len(names) == len(set(names))
+
+
+def test_nobody_but_the_service_s_login_may_enter_the_auth_service(rows: Rows) -> None:
+    assert rows("""
+        select r.rolname from pg_namespace as n, aclexplode(n.nspacl) as g
+        left join pg_roles as r on r.oid = g.grantee
+        where n.nspname = 'auth_service' and g.grantee <> n.nspowner
+    """) == [("authenticator",)]
+
+
+def test_the_auth_service_refuses_with_a_word_and_a_sentence(rows: Rows) -> None:
+    refusals = set()
+    for *_, signature, _, source, _, _, _ in rows(FUNCTIONS, schemas=AUTH_SERVICE):
+        for statement in re.findall(r"\braise [^;]*;", source):
+            pattern = r"raise sqlstate 'PT4\d\d' using message = '\w+',\s*detail = '"
+            assert re.match(pattern, statement), (signature, statement)
+        refusals |= set(re.findall(r"\brefusal := '(\w+)'", source))
+    assert refusals == REFUSALS.keys()
+
+
 # What is visible from outside
 
 
@@ -468,7 +523,8 @@ def test_grants_are_those_that_were_agreed_on(rows: Rows) -> None:
         )
         select r.rolname, g.name, g.verb || coalesce(' (' || g.columns || ')', '')
         from granted as g join pg_roles as r on r.oid = g.grantee
-        where r.rolname in ('anon', 'authenticated', 'integration', 'service_role', 'authenticator')
+        where r.rolname in ('anon', 'authenticated', 'integration', 'service_role', 'authenticator',
+                'supabase_auth_admin')
             and g.verb <> 'maintain'  -- since Postgres 17, as part of `all`
         order by 1, 2, 3
     """)
@@ -531,7 +587,7 @@ def test_everything_has_a_comment(rows: Rows) -> None:
 
 
 def test_triggers_are_numbered_and_their_functions_named_after_them(rows: Rows) -> None:
-    for table, name, function in rows(TRIGGERS):
+    for table, name, function in rows(TRIGGERS, schemas=[*SCHEMAS, "auth"]):
         task = re.fullmatch(r"_\d{3}_([a-z_]+)", name)
         assert task, (table, name)
         bare = table.partition(".")[2]

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from tests.actors import Acting, Organization, World, build_world
 from tests.databases import Connection, Server
-from tests.sql.test_limits import run_at_once
+from tests.sql.threads import run_at_once
 
 LOGGED = """
     select type, operation, record, old_record from private.events

@@ -1,7 +1,6 @@
 """The limiter: exact however many ask, aligned to the clock, two keys at once, never in a circle."""
 
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from tests.actors import Acting, Organization, Stage, World
 from tests.databases import Connection
 from tests.desk import wait_until
 from tests.sql.gate import LONG, Admission, Group, admit, of
+from tests.sql.threads import run_at_once
 
 USED = "select subject, used from private.rate_windows where bucket = 'tests' order by subject"
 
@@ -24,27 +24,6 @@ def granted(admissions: list[Admission]) -> int:
 def used_by(owner: Acting) -> dict[str, int]:
     """Return how much each subject has used."""
     return dict(owner.rows(USED))
-
-
-def run_at_once(*tasks: Callable[[], object]) -> None:
-    """Run each in a thread of its own; raise what any of them raised."""
-    failures: list[Exception] = []
-    begin = threading.Barrier(len(tasks))
-
-    def run(task: Callable[[], object]) -> None:
-        try:
-            begin.wait()
-            task()
-        except Exception as failure:  # noqa: BLE001 - raised again below
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=[task]) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 # One subject

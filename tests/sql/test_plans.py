@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,36 @@ CROWD = """
     insert into private.rate_windows (bucket, subject, window_start, used, last_grant)
     select 'tests', 'token:' || n, now(), 1, 1 from generate_series(1, 20000) as n;
 
+    -- Ten thousand accounts, each with a session of two refresh tokens; one in ten was mailed a link.
+    insert into auth.users (id, email, encrypted_password, email_confirmed_at)
+    select md5('account ' || n)::uuid, 'account-' || n || '@crowd.example', 'hash', now()
+    from generate_series(1, 10000) as n;
+
+    insert into auth.identities (provider_id, provider, user_id, identity_data)
+    select n, 'email', md5('account ' || n)::uuid, '{}' from generate_series(1, 10000) as n;
+
+    insert into auth.sessions (id, user_id, created_at, aal)
+    select md5('session ' || n)::uuid, md5('account ' || n)::uuid, now(), 'aal1'
+    from generate_series(1, 10000) as n;
+
+    insert into auth.refresh_tokens (token, parent, user_id, session_id, revoked, created_at, updated_at)
+    select 'token ' || n || '.' || k, 'token ' || n || '.' || k - 1, md5('account ' || n)::uuid,
+        md5('session ' || n)::uuid, k < 2, now(), now()
+    from generate_series(1, 10000) as n, generate_series(1, 2) as k;
+
+    insert into auth.one_time_tokens (id, user_id, token_type, token_hash, code_hash, relates_to, expires_at)
+    select gen_random_uuid(), md5('account ' || n)::uuid, 'recovery_token', 'link ' || n, 'code ' || n,
+        'account-' || n || '@crowd.example', now() + interval '1 hour'
+    from generate_series(1, 10000, 10) as n;
+
+    insert into auth.failed_attempts (subject, failures, last_failed_at)
+    select 'address:' || n, 1, now() from generate_series(1, 10000) as n;
+
+    insert into private.mails (kind, email, sent_at, next_attempt_at)
+    select 'signup', n || '@crowd.example', case when n %% 100 > 0 then now() end,
+        case when n %% 100 = 0 then now() - n * interval '1 second' end
+    from generate_series(1, 20000) as n;
+
     -- Two days of events, a hundred a transaction; no server is so young that it has not had these.
     insert into private.events (xid, organization_id, type, table_name, operation, record, at)
     select (100 + n / 2 %% 500)::text::xid8, %(north)s, 'ticket.updated', 'tickets', 'UPDATE', '{}',
@@ -91,7 +121,7 @@ EXPLAIN = "explain (analyze, buffers, timing off, summary off, format json) "
 SCANS = """
     select c.relname, pg_stat_get_xact_numscans(c.oid)
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where n.nspname in ('public', 'private') and c.relkind in ('r', 'i')
+    where n.nspname in ('public', 'private', 'auth') and c.relkind in ('r', 'i')
 """
 WRITES = """
     select n_tup_ins, n_tup_upd, n_tup_hot_upd, seq_scan, pg_table_size(relid)
@@ -106,6 +136,8 @@ ADMIT_PERSON = """
         array[null]::text[], array[1000000], array[1000000], array[3600])
 """
 GET_TICKET = "select body from integration_tickets.get_ticket(%s::jsonb, %s::uuid)"
+LIST_TICKETS = "select support_platform.list_tickets(%s::jsonb, %s, null, %s, 1, 20)"
+LIST_MESSAGES = "select body from support_platform.list_messages(%s::jsonb, %s::uuid, 1, 20)"
 READ_EVENTS = "select id from private.read_events('300:300:', '303:303:', 0, 500)"
 CALLS = 7
 """How often functions are called: after five calls their statements may be planned for any parameters."""
@@ -307,6 +339,64 @@ def test_a_persons_claims_are_made_fresh_by_keys(login: Acting, agent: Acting, c
         assert plan_of(login, ADMIT_PERSON, [json.dumps(person.actor.claims)]).pages <= 30
 
 
+def test_the_claims_of_somebody_who_has_proved_nothing_are_made_fresh_by_keys_too(
+    login: Acting, owner: Acting, agent: Acting
+) -> None:
+    owner.rows("update auth.users set confirmation_sent_at = null where id = %s", [agent.actor.claims["sub"]])
+    found = scans(login, ADMIT_PERSON, [json.dumps(agent.actor.claims)])
+    assert not found.keys() & {"members", "organizations", "contacts", "rate_windows", "users", "sessions"}
+    assert plan_of(login, ADMIT_PERSON, [json.dumps(agent.actor.claims)]).pages <= 40
+
+
+# Accounts
+
+
+AUTH_CALLS = {
+    "begin_login": (
+        "('account-7@crowd.example', '192.0.2.1')",
+        {"users_email_lower_key", "failed_attempts_pkey"},
+    ),
+    "finish_login": (
+        "('account-7@crowd.example', '::1', md5('account 7')::uuid, false, 'hash', null, 'r', '{}')",
+        {"users_pkey", "failed_attempts_pkey"},
+    ),
+    "refresh": (
+        "('token 7.2', 'token 7.3', '{}')",
+        {"refresh_tokens_token_key", "sessions_pkey", "users_pkey", "members_user_id_organization_id_idx"},
+    ),
+    "verify": (
+        "('recovery', 'link 11', null, null, null, 'r', '{}')",
+        {"one_time_tokens_token_hash_hash_idx", "users_pkey"},
+    ),
+    "verify by code": (
+        "('recovery', null, 'account-21@crowd.example', 'code 21', null, 'r', '{}')",
+        {"one_time_tokens_relates_to_hash_idx", "users_pkey"},
+    ),
+    "request_mail": ("('recovery', 'account-7@crowd.example', '{}')", {"rate_windows_pkey"}),
+}
+
+
+@pytest.mark.parametrize("name", AUTH_CALLS)
+def test_the_auth_service_finds_what_it_looks_for_by_keys(name: str, login: Acting, owner: Acting) -> None:
+    arguments, indexes = AUTH_CALLS[name]
+    tables = set(
+        owner.values("select tablename from pg_tables where schemaname in ('auth', 'public', 'private')")
+    )
+    found = scans(login, f"select from auth_service.{name.partition(' ')[0]}{arguments}")
+    assert indexes <= found.keys()
+    # Whoever has no second factor, and hardly anybody has, is looked up in an empty table.
+    assert found.keys() & tables <= {"mfa_factors", "mfa_amr_claims"}
+
+
+def test_a_worker_takes_what_is_due_without_reading_what_is_done(login: Acting) -> None:
+    statement = "select id from private.claim_mails(5, 60)"
+    found = scans(login, statement)
+    assert found.keys() == {"mails_next_attempt_at_idx", "mails_pkey"}
+    plan = plan_of(login, statement)
+    assert plan.rows == 5
+    assert plan.pages <= 150
+
+
 # People
 
 
@@ -392,3 +482,127 @@ def test_the_service_reads_the_events_between_two_snapshots_by_the_key(owner: Ac
     plan = plan_of(login, READ_EVENTS)
     assert plan.rows == 300
     assert plan.pages <= 350
+
+
+# The support-platform contract
+
+
+@pytest.fixture
+def fresh(owner: Acting) -> Callable[[Acting], str]:
+    """Return a person's claims as the service gets them when it has admitted them."""
+
+    def claims(acting: Acting) -> str:
+        statement = "select private.fresh_claims(%s::jsonb)"
+        return json.dumps(owner.value(statement, [json.dumps(acting.actor.claims)]))
+
+    return claims
+
+
+@pytest.mark.parametrize(("status", "priority"), [(None, None), ("resolved", None), (None, "low")])
+def test_a_customers_list_and_its_total_read_their_tickets_alone(
+    status: str | None, priority: str | None, login: Acting, customer: Acting, fresh: Callable[[Acting], str]
+) -> None:
+    params = [fresh(customer), status, priority]
+    assert fewest_scans(login, LIST_TICKETS, params) == {"tickets_organization_id_contact_id_idx": 2}
+    assert plan_of(login, LIST_TICKETS, params).pages <= 200
+
+
+def test_an_agents_list_of_what_is_rare_reads_no_more_than_that(
+    login: Acting, agent: Acting, fresh: Callable[[Acting], str]
+) -> None:
+    params = [fresh(agent), "in_progress", None]
+    assert fewest_scans(login, LIST_TICKETS, params) == {"tickets_organization_id_status_idx": 2}
+    assert plan_of(login, LIST_TICKETS, params).pages <= 1600
+
+
+def test_a_page_of_messages_reads_the_ticket_and_its_conversation(
+    *,
+    login: Acting,
+    agent: Acting,
+    customer: Acting,
+    customers_ticket: str,
+    fresh: Callable[[Acting], str],
+) -> None:
+    for reader in (agent, customer):
+        params = [fresh(reader), customers_ticket]
+        found = fewest_scans(login, LIST_MESSAGES, params)
+        assert found == {"tickets_pkey": 1, "comments_organization_id_ticket_id_idx": 2}
+        assert plan_of(login, LIST_MESSAGES, params).pages <= 30
+
+
+# The helpdesk contract
+
+
+HELPDESK_LIST = "select body from helpdesk.list_tickets(%s::jsonb, %s::jsonb, 'page=', %s)"
+HELPDESK_STATS = "select body from helpdesk.get_stats(%s::jsonb)"
+CONVERSATIONS = {"comments_organization_id_ticket_id_idx": 20}
+
+
+@pytest.fixture
+def listing(fresh: Callable[[Acting], str]) -> Callable[..., list[Any]]:
+    """Return what the contract's list of tickets is called with."""
+
+    def params(acting: Acting, *, mine: bool = False, **query: str) -> list[Any]:
+        asked = {"page": 1, "page_size": 20, "ordering": "-created_at", **query}
+        return [fresh(acting), json.dumps(asked), mine]
+
+    return params
+
+
+def of_tickets(found: dict[str, int]) -> dict[str, int]:
+    return {name: count for name, count in found.items() if name.startswith(("tickets", "comments"))}
+
+
+def test_a_customers_list_reads_their_tickets_and_twenty_conversations(
+    login: Acting, customer: Acting, fresh: Callable[[Acting], str], listing: Callable[..., list[Any]]
+) -> None:
+    params = listing(customer)
+    # Once each for the total, for the page, and for what the policy on tags asks.
+    assert of_tickets(fewest_scans(login, HELPDESK_LIST, params)) == {
+        "tickets_organization_id_contact_id_idx": 3,
+        **CONVERSATIONS,
+    }
+    assert plan_of(login, HELPDESK_LIST, params).pages <= 400
+    assert plan_of(login, HELPDESK_STATS, [fresh(customer)]).pages <= 100
+
+
+def test_an_agents_page_of_a_hundred_thousand_costs_hardly_more_than_its_total(
+    login: Acting, agent: Acting, listing: Callable[..., list[Any]]
+) -> None:
+    params = listing(agent)
+    found = of_tickets(fewest_scans(login, HELPDESK_LIST, params))
+    assert found["tickets_organization_id_created_at_idx"] >= 1
+    assert {name: found[name] for name in CONVERSATIONS} == CONVERSATIONS
+    total = plan_of(agent, "select count(*) from public.tickets")
+    assert plan_of(login, HELPDESK_LIST, params).pages <= total.pages + 400
+
+
+@pytest.mark.parametrize(
+    ("query", "column"), [({"status": "in_progress"}, "status"), ({"mine": True}, "assignee_id")]
+)
+def test_an_agents_filtered_list_goes_by_the_index_of_its_filter(
+    query: dict[str, Any], column: str, login: Acting, agent: Acting, listing: Callable[..., list[Any]]
+) -> None:
+    params = listing(agent, **query)
+    found = fewest_scans(login, HELPDESK_LIST, params)
+    assert f"tickets_organization_id_{column}_idx" in found
+    assert "tickets" not in found
+    assert plan_of(login, HELPDESK_LIST, params).pages <= 1600
+
+
+@pytest.mark.parametrize("name", ["agent", "customer"])
+def test_a_search_goes_by_the_indexes_of_words_once(
+    name: str, login: Acting, world: World, listing: Callable[..., list[Any]]
+) -> None:
+    params = listing(Acting(world.north.actors[name], login.stage), search="50007")
+    found = fewest_scans(login, HELPDESK_LIST, params)
+    assert (found["tickets_search_idx"], found["comments_search_idx"]) == (1, 1)
+    assert not found.keys() & {"tickets", "comments"}
+    assert plan_of(login, HELPDESK_LIST, params).pages <= 120
+
+
+def test_the_numbers_of_a_dashboard_are_counted_in_one_reading(
+    login: Acting, agent: Acting, fresh: Callable[[Acting], str]
+) -> None:
+    found = of_tickets(fewest_scans(login, HELPDESK_STATS, [fresh(agent)]))
+    assert sum(found.values()) == 1

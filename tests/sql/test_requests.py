@@ -106,6 +106,59 @@ def test_one_bad_credential_does_not_hurt_the_others_of_its_batch(
     assert [admission.granted for admission in admissions] == [1, 0, 1, 0, 1]
 
 
+# Second factors
+
+
+ENROLLED = """
+    insert into auth.mfa_factors (id, user_id, factor_type, status, created_at, updated_at)
+    values (gen_random_uuid(), %s::uuid, 'totp', %s, now(), now())
+"""
+
+
+def test_a_session_that_owes_a_second_factor_is_let_in_nowhere(
+    agent: Acting, owner: Acting, stage: Stage, login: Acting
+) -> None:
+    owner.rows(ENROLLED, [agent.actor.claims["sub"], "verified"])
+    for aal in ("aal1", None):
+        owner.rows("update auth.sessions set aal = %s", [aal])
+        for actor in (agent.actor, with_claims(agent.actor, aal="aal2")):
+            stage.come_anew()
+            Acting(actor, stage).refused("PT403", TICKETS, word="second_factor_required")
+            (admission,) = admit(login, of(actor, limit=9))
+            assert (admission.granted, admission.claims) == (0, None)
+            assert admission.failure == "second_factor_required"
+            assert admission.remaining is None, "nor is it counted"
+
+
+def test_a_session_that_has_shown_it_is_let_in(
+    agent: Acting, owner: Acting, stage: Stage, login: Acting
+) -> None:
+    owner.rows(ENROLLED, [agent.actor.claims["sub"], "verified"])
+    owner.rows("update auth.sessions set aal = 'aal2'")
+    assert agent.rows(TICKETS) != []
+    assert admit(login, of(agent.actor))[0].failure is None
+    owner.rows("delete from auth.mfa_factors")
+    owner.rows("update auth.sessions set aal = 'aal1'")
+    stage.come_anew()
+    assert agent.rows(TICKETS) != [], "and without a factor there is none to show"
+
+
+def test_a_factor_that_was_never_shown_or_is_another_s_is_not_owed(
+    agent: Acting, customer: Acting, owner: Acting, login: Acting
+) -> None:
+    owner.rows(ENROLLED, [agent.actor.claims["sub"], "unverified"])
+    owner.rows(ENROLLED, [customer.actor.claims["sub"], "verified"])
+    assert agent.rows(TICKETS) != []
+    assert admit(login, of(agent.actor))[0].failure is None
+
+
+def test_a_session_without_a_factor_believes_nothing_about_owing_one(agent: Acting, login: Acting) -> None:
+    claimed = with_claims(agent.actor, app_metadata={"lacks_factor": True})
+    (admission,) = admit(login, of(claimed))
+    assert admission.claims
+    assert "lacks_factor" not in admission.claims["app_metadata"]
+
+
 # What is believed
 
 
@@ -224,6 +277,12 @@ OWNERS_OWN = [
     "select private.create_token(gen_random_uuid(), 'x', null, null, null)",
     "select private.revoke_token(gen_random_uuid(), gen_random_uuid())",
     "select private.take('x', 'x', 1, 1, 1)",
+    "select private.add_member(gen_random_uuid(), gen_random_uuid(), 'a@b.c', 'x', 'admin')",
+    "select private.create_account('a@b.c', 'x', 'x')",
+    "select private.join_account('a@b.c')",
+    "select private.give_contact(gen_random_uuid(), gen_random_uuid())",
+    "select private.outside_claims('{}')",
+    "select private.is_organization('x')",
 ]
 
 

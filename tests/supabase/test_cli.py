@@ -15,7 +15,16 @@ from tests.supabase.conftest import CommandLine
 SCHEMAS = ["public", "private", "integration_tickets"]
 VERSIONS = [migration.version for migration in read_migrations()]
 
-LINT = ["db", "lint", "-s", ",".join(SCHEMAS), "--level", "warning", "--fail-on", "warning"]
+LINT = [
+    "db",
+    "lint",
+    "-s",
+    ",".join([*SCHEMAS, "auth_service"]),
+    "--level",
+    "warning",
+    "--fail-on",
+    "warning",
+]
 ADVISORS = ["db", "advisors", "--type", "all", "--level", "info", "--fail-on", "info"]
 
 MAKE_MISTAKE = """
