@@ -1,0 +1,254 @@
+"""The relay: one reader of the event log for all sockets of a process.
+
+In charge of when the log is looked at, and of everybody being told of each event once. It never judges what
+somebody may see: the database renders an event under the claims of those who want it (`api.renderings`), and
+says all the time whether the claims still hold (`api.renewals`). While nobody listens it does nothing.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from api.db import Database
+from api.errors import UnavailableError
+from api.event_log import BATCH, Bell, Event, EventLog, Span
+from api.logs import Event as Log
+from api.logs import failure
+from api.metrics import Metrics
+from api.renderings import RETRY_SECONDS, RenderingError, Renderings
+from api.renewals import Renewals
+from api.subscriptions import Audience, Subscription, Subscriptions
+from api.watches import FAULT, GONE, STOPPING, UNAVAILABLE, Outbox, Watch
+
+JOIN_SECONDS = 5.0
+STOP_SECONDS = 1.0
+
+BREATH_SECONDS = 0.01
+"""Between two looks, so that what comes in meanwhile is one batch."""
+
+IDLE_SECONDS, DEAF_SECONDS = 1.0, 0.05
+"""How long at most to wait for a ring, and for the connection on which it would be heard."""
+
+SLICE = 100
+"""Events that are told at once: between two slices everybody has a turn at sending."""
+
+PAGE = 500
+"""Events that are caught up with at once."""
+
+_CATCHING_UP_AT_ONCE = 2
+_T = TypeVar("_T")
+
+
+class Relay:
+    """Reads the log while there are subscriptions, and fills their queues."""
+
+    def __init__(self, url: str, db: Database, metrics: Metrics) -> None:
+        self._url = url
+        self._db = db
+        self._metrics = metrics
+        self._log = EventLog(db)
+        self._renderings = Renderings(db)
+        self._subscriptions = Subscriptions()
+        self._joining: list[tuple[Subscription, asyncio.Future[Span]]] = []
+        self._catching_up = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
+        self._cursor: str | None = None
+        self._rung = asyncio.Event()
+        self._bell: Bell | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_running = False
+        self._is_closed = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether events come at once, or nobody waits for any."""
+        return self._bell is None or self._bell.is_heard
+
+    async def subscribe(self, watch: Watch, outbox: Outbox | None = None) -> Subscription:
+        """Begin a watch. One that cannot begin has ended when it is returned, and says for which reason."""
+        subscription = Subscription(watch, outbox or Outbox(), self._leave)
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._begin(subscription)
+        except TimeoutError:
+            subscription.outbox.end(UNAVAILABLE)
+        return subscription
+
+    async def close(self) -> None:
+        """End everybody, and give them a moment to leave."""
+        self._is_closed = True
+        self._end_all(STOPPING)
+        self._rung.set()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # Coming and going
+
+    async def _begin(self, subscription: Subscription) -> None:
+        """Let the subscription begin now, or else where it left off."""
+        since = subscription.watch.since
+        if since is None:
+            subscription.position = (await self._join(subscription)).position()
+        elif found := await _insist(lambda: self._log.find(since)):
+            start = await self._join(subscription)
+            gap = Span(found[0].until, start.until, start.taken_at)
+            subscription.missed = self._catch_up(subscription, [found, (gap, 0)])
+            subscription.position = since
+        else:
+            subscription.outbox.end(GONE)
+
+    async def _join(self, subscription: Subscription) -> Span:
+        """Wait for the next look, and return where it ended: from there on the subscription is told."""
+        if self._is_closed:
+            subscription.outbox.end(STOPPING)
+            raise TimeoutError
+        joined: asyncio.Future[Span] = asyncio.get_running_loop().create_future()
+        self._joining.append((subscription, joined))
+        self._start()
+        try:
+            return await joined
+        except BaseException:
+            self._leave(subscription)
+            raise
+
+    def _let_in(self, joining: list[tuple[Subscription, "asyncio.Future[Span]"]], start: Span) -> None:
+        for subscription, joined in joining:
+            if not joined.done():
+                self._subscriptions.add(subscription)
+                self._metrics.subscriptions.inc()
+                joined.set_result(start)
+
+    def _leave(self, subscription: Subscription) -> None:
+        if self._subscriptions.discard(subscription):
+            self._metrics.subscriptions.dec()
+            self._metrics.subscriptions_ended.labels(subscription.reason).inc()
+        if not self._subscriptions:
+            self._rung.set()
+
+    def _end_all(self, reason: str) -> None:
+        for subscription in self._subscriptions:
+            subscription.outbox.end(reason)
+        for subscription, joined in self._joining:
+            subscription.outbox.end(reason)
+            if not joined.done():
+                joined.set_exception(TimeoutError())
+        self._joining.clear()
+
+    # Reading
+
+    def _start(self) -> None:
+        self._rung.set()
+        if not self._is_running:
+            self._is_running = True
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self) -> None:
+        """Follow the log until nobody is there."""
+        bell = self._bell = Bell(self._url, self._rung.set)
+        renewals = Renewals(self._db, self._subscriptions)
+        helpers = [asyncio.create_task(bell.listen()), asyncio.create_task(renewals.keep())]
+        try:
+            await self._follow(bell)
+        except Exception as error:  # noqa: BLE001 - whoever comes next finds a relay that works
+            failure(Log.RELAY_AT_FAULT, error)
+            self._end_all(FAULT)
+        finally:
+            self._is_running = False
+            self._bell = self._cursor = None
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _follow(self, bell: Bell) -> None:
+        pause = 0.0
+        while self._subscriptions or self._joining:
+            # A transaction that found another one ringing does not ring, and may commit later. It is found no
+            # later after its commit than that was after the ring.
+            longest = IDLE_SECONDS if bell.is_heard else DEAF_SECONDS
+            pause = BREATH_SECONDS if self._rung.is_set() else min(pause * 2, longest)
+            self._rung.clear()
+            await self._look()
+            await self._rest(pause)
+
+    async def _look(self) -> None:
+        """Tell what has become visible since the last look, and let in those who came before this one."""
+        waiting = len(self._joining)
+        span, events = await _insist(lambda: self._log.look(self._cursor, self._subscriptions.organizations))
+        await self._tell(span, events)
+        self._cursor = span.until
+        joining, self._joining = self._joining[:waiting], self._joining[waiting:]
+        self._let_in(joining, Span(span.until, span.until, span.taken_at))
+
+    async def _rest(self, seconds: float) -> None:
+        await asyncio.sleep(BREATH_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds - BREATH_SECONDS):
+                await self._rung.wait()
+
+    # Telling
+
+    async def _tell(self, span: Span, events: list[Event]) -> None:
+        while events:
+            for begin in range(0, len(events), SLICE):
+                audiences = self._subscriptions.audiences(events[begin : begin + SLICE])
+                await asyncio.gather(*[self._tell_audience(span, audience) for audience in audiences])
+            events = await self._read_on(span, events[-1].id) if len(events) == BATCH else []
+
+    async def _read_on(self, span: Span, after: int) -> list[Event]:
+        return await _insist(lambda: self._log.read(span, after, self._subscriptions.organizations))
+
+    async def _tell_audience(self, span: Span, audience: Audience) -> None:
+        try:
+            messages = await self._renderings.messages(
+                audience.render, audience.claims, span, audience.events
+            )
+        except RenderingError as error:
+            audience.end(error.reason)
+            return
+        for event in audience.events:
+            listeners = audience.listeners[event.id]
+            for message in messages.get(event.id, ()):
+                for subscription in listeners:
+                    subscription.outbox.put(message)
+                self._metrics.messages.inc(len(listeners))
+
+    async def _catch_up(
+        self, subscription: Subscription, spans: list[tuple[Span, int]]
+    ) -> AsyncIterator[str]:
+        """Yield what a subscription missed, a page at a time, so that its reader sets the pace."""
+        for span, begin in spans:
+            after: int | None = begin
+            while after is not None:
+                if subscription.reason:
+                    return
+                try:
+                    messages, after = await self._page(subscription, span, after)
+                except RenderingError as error:
+                    subscription.outbox.end(error.reason)
+                    return
+                for message in messages:
+                    yield message
+
+    async def _page(self, subscription: Subscription, span: Span, after: int) -> tuple[list[str], int | None]:
+        """Return the messages of the next events, and the last event's id if there may be more of them."""
+        watch = subscription.watch
+        async with self._catching_up:
+            events = await _insist(lambda: self._log.read(span, after, [watch.organization_id], PAGE))
+            wanted = [event for event in events if subscription.wants(event)]
+            found = await self._renderings.messages(watch.render, subscription.audience, span, wanted)
+        messages = [message for event in wanted for message in found.get(event.id, ())]
+        return messages, events[-1].id if len(events) == PAGE else None
+
+
+async def _insist(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask until the database is there."""
+    while True:
+        try:
+            return await ask()
+        except UnavailableError:
+            await asyncio.sleep(RETRY_SECONDS)
