@@ -1,0 +1,238 @@
+"""The socket of a ticket: who may listen, what they hear, and what ends it."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
+
+from tests.api.test_issuers import AUDIENCE, ISSUER, Key, KeyServer
+from tests.desk import Desk
+
+from .conftest import MOUNT, Person
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+SECONDS = 5
+
+
+@contextmanager
+def listening(
+    desk: Desk,
+    ticket: str,
+    token: str | None,
+    *,
+    in_header: bool = False,
+    since: str | None = None,
+    path: str = f"{MOUNT}/ws/tickets",
+) -> Iterator[Connection]:
+    """Open the socket of a ticket."""
+    query = {"token": None if in_header else token, "since": since}
+    text = "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
+    headers = {"Authorization": f"Bearer {token}"} if in_header else {}
+    url = f"{desk.url.replace('http', 'ws', 1)}{path}/{ticket}?{text}"
+    with connect(url, additional_headers=headers, open_timeout=SECONDS, close_timeout=1) as socket:
+        yield socket
+
+
+def heard(socket: Connection, count: int = 1) -> list[dict[str, Any]]:
+    """Return the next messages."""
+    messages = [json.loads(socket.recv(timeout=SECONDS)) for _ in range(count)]
+    assert all(list(message) == ["event", "data", "position"] for message in messages)
+    return messages
+
+
+def ending(socket: Connection, seconds: float = SECONDS) -> tuple[int, str]:
+    """Return what the socket is closed with; it may bring nothing before."""
+    with pytest.raises(ConnectionClosed) as closed:
+        socket.recv(timeout=seconds)
+    assert closed.value.rcvd
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def refusal(desk: Desk, ticket: str, token: str | None, **options: Any) -> int:
+    """Return the code with which a socket is refused."""
+    with listening(desk, ticket, token, **options) as socket:
+        return ending(socket)[0]
+
+
+# What is heard
+
+
+def test_customer_and_agent_hear_each_other(desk: Desk, customer: Person, agent: Person, ticket: str) -> None:
+    with (
+        listening(desk, ticket, customer.jwt) as theirs,
+        listening(desk, ticket, agent.jwt, in_header=True) as ours,
+    ):
+        sent = agent.says(ticket, "Have you tried resetting your password?").json()
+        for socket in (theirs, ours):
+            (message,) = heard(socket)
+            assert (message["event"], message["data"]) == ("message.received", sent)
+        reply = customer.says(ticket, "Yes.").json()
+        for socket in (theirs, ours):
+            (message,) = heard(socket)
+            assert (message["event"], message["data"]) == ("message.received", reply)
+
+
+def test_change_of_a_ticket_is_heard_as_the_ticket_is_now(desk: Desk, customer: Person, ticket: str) -> None:
+    with listening(desk, ticket, customer.jwt, path=f"/functions/v1{MOUNT}/ws/tickets") as socket:
+        desk.sql("update public.tickets set status = 'resolved', priority = 'urgent' where id = %s", [ticket])
+        (message,) = heard(socket)
+        assert message["event"] == "ticket.updated"
+        assert message["data"] == customer.get(f"/tickets/{ticket}").json()
+        assert (message["data"]["status"], message["data"]["priority"]) == ("resolved", "high")
+        # A reply reopens it: that is heard, and so is the reply.
+        customer.says(ticket, "No, it is not.")
+        assert sorted(message["event"] for message in heard(socket, 2)) == [
+            "message.received",
+            "ticket.updated",
+        ]
+
+
+def test_customer_hears_nothing_internal_and_nothing_of_other_tickets(
+    desk: Desk, customer: Person, other_customer: Person, agent: Person, ticket: str
+) -> None:
+    others = [customer.ticket(), other_customer.ticket()]
+    with (
+        listening(desk, ticket, customer.jwt) as theirs,
+        listening(desk, ticket, agent.jwt) as ours,
+    ):
+        note = agent.says(ticket, "They are upset.", is_internal=True).json()
+        for other in others:
+            agent.says(other, "Another matter.")
+        public = agent.says(ticket, "We are sorry.").json()
+        assert heard(theirs)[0]["data"] == public
+        assert [message["data"] for message in heard(ours, 2)] == [note, public]
+        with pytest.raises(TimeoutError):
+            theirs.recv(timeout=0.3)
+
+
+def test_listener_who_comes_back_gets_what_was_missed_once(
+    desk: Desk, customer: Person, agent: Person, ticket: str
+) -> None:
+    with listening(desk, ticket, customer.jwt) as socket:
+        agent.says(ticket, "One")
+        (first,) = heard(socket)
+    agent.says(ticket, "Two")
+    agent.says(ticket, "Hidden", is_internal=True)
+    agent.says(ticket, "Three")
+    with listening(desk, ticket, customer.jwt, since=first["position"]) as socket:
+        missed = heard(socket, 2)
+        assert [message["data"]["content"] for message in missed] == ["Two", "Three"]
+        agent.says(ticket, "Four")
+        assert heard(socket)[0]["data"]["content"] == "Four"
+    with listening(desk, ticket, customer.jwt, since=missed[0]["position"]) as socket:
+        assert [message["data"]["content"] for message in heard(socket, 2)] == ["Three", "Four"]
+
+
+def test_position_that_is_none_ends_the_socket(desk: Desk, customer: Person, ticket: str) -> None:
+    assert refusal(desk, ticket, customer.jwt, since="yesterday") == 4410
+
+
+# Who may listen
+
+
+def test_whoever_shows_no_jwt_of_a_person_is_refused(desk: Desk, ticket: str) -> None:
+    for token in (None, "nonsense", desk.token(), desk.anon_key, desk.service_key):
+        assert refusal(desk, ticket, token) == 4401
+    for token in ("nonsense", desk.token()):
+        assert refusal(desk, ticket, token, in_header=True) == 4401
+
+
+def test_another_customer_is_refused_and_nobody_else_learns_of_the_ticket(
+    *, desk: Desk, customer: Person, other_customer: Person, agent: Person, stranger: Person, ticket: str
+) -> None:
+    assert refusal(desk, ticket, other_customer.jwt) == 4403
+    assert refusal(desk, ticket, stranger.jwt) == 4404
+    for person in (customer, agent):
+        for unknown in (NOBODY, "1", "x" * 300, "%00", "%ff"):
+            assert refusal(desk, unknown, person.jwt) == 4404
+
+
+def test_path_beside_the_socket_is_nothing(desk: Desk, customer: Person, ticket: str) -> None:
+    assert refusal(desk, f"{ticket}/more", customer.jwt) == 4404
+    assert refusal(desk, ticket, customer.jwt, path=f"{MOUNT}/v1/ws/tickets") == 4404
+
+
+def test_person_who_is_member_of_nothing_is_refused(desk: Desk, ticket: str) -> None:
+    member = desk.member("customer", desk.organization())
+    desk.sql("delete from public.members where id = %s", [member.id])
+    assert refusal(desk, ticket, desk.jwt(member, app_metadata={"provider": "email"})) == 4404
+
+
+def test_member_with_the_jwt_of_an_outside_issuer_asks_and_listens_as_anybody(
+    another_desk: Callable[..., Desk],
+) -> None:
+    key, server = Key("1", "ES256"), KeyServer()
+    server.publish(key)
+    try:
+        issuers = [{"issuer": ISSUER, "audience": AUDIENCE, "jwks_url": server.url}]
+        desk = another_desk(DESKBASE_ISSUERS=json.dumps(issuers))
+        member = desk.member("customer")
+        with Person(desk, member, jwt=key.sign(email=member.email, email_verified=True)) as person:
+            ticket = person.ticket()
+            with listening(desk, ticket, person.jwt) as socket:
+                sent = person.says(ticket, "From far away.").json()
+                assert heard(socket)[0]["data"] == sent
+            assert refusal(desk, ticket, Key("1", "ES256").sign(email=member.email)) == 4401
+    finally:
+        server.stop()
+
+
+# What ends it
+
+
+def test_customer_who_loses_the_ticket_is_let_go(
+    desk: Desk, customer: Person, other_customer: Person, agent: Person, ticket: str
+) -> None:
+    with (
+        listening(desk, ticket, customer.jwt) as theirs,
+        listening(desk, ticket, agent.jwt) as ours,
+    ):
+        contact = other_customer.member.contact_id
+        desk.sql("update public.tickets set contact_id = %s where id = %s", [contact, ticket])
+        assert ending(theirs, 2) == (4403, "forbidden")
+        agent.says(ticket, "Hello, other customer.")
+        assert heard(ours)[0]["event"] == "message.received"
+        desk.sql("update public.tickets set deleted_at = now() where id = %s", [ticket])
+        assert ending(ours, 2) == (4404, "not_found")
+
+
+@pytest.mark.parametrize("how", ["log-out", "deactivation"])
+def test_whoever_is_out_is_let_go_within_a_second(
+    desk: Desk, organization: str, customer: Person, ticket: str, how: str
+) -> None:
+    member = desk.member("agent", organization)
+    session = desk.session(member)
+    with listening(desk, ticket, desk.jwt(member, session_id=session)) as socket:
+        customer.says(ticket, "Anybody there?")
+        assert heard(socket)
+        if how == "log-out":
+            desk.sql("delete from auth.sessions where id = %s", [session])
+        else:
+            desk.sql("update public.members set is_active = false where id = %s", [member.id])
+        assert ending(socket, 2)[0] == 4401
+
+
+def test_token_that_expires_ends_the_socket(desk: Desk, customer: Person, ticket: str) -> None:
+    jwt = desk.jwt(customer.member, exp=int(time.time()) + 1)
+    with listening(desk, ticket, jwt) as socket:
+        assert ending(socket, 60)[0] == 4401
+
+
+def test_organization_that_asks_too_often_is_refused(desk: Desk) -> None:
+    """The handshake is a request like any other."""
+    organization = desk.organization()
+    with Person(desk, desk.member("customer", organization)) as person:
+        ticket = person.ticket()
+        before = int(person.get("/categories").headers["x-ratelimit-remaining"])
+        with listening(desk, ticket, person.jwt):
+            after = int(person.get("/categories").headers["x-ratelimit-remaining"])
+        assert before - after == 2
+        spent = "update private.rate_windows set used = 1000000 where subject = %s"
+        desk.sql(spent, [f"user:{person.member.user_id}"])
+        assert refusal(desk, ticket, person.jwt) == 4429
