@@ -177,6 +177,8 @@ def _alone(connection: Connection, report: Report) -> Iterator[None]:
         report("Waiting for another process that is migrating this database.")
         connection.execute(f"select pg_advisory_lock({LOCK})")
     yield
+    # The server may take a moment to notice that a connection is closed.
+    connection.execute(f"select pg_advisory_unlock({LOCK})")
 
 
 def _apply_missing(connection: Connection, migrations: list[Migration], report: Report) -> list[str]:
