@@ -250,8 +250,9 @@ grant execute on function private.claims(), private.organization_id(), private.m
 create function private.rfc3339(moment timestamptz) returns text
 language sql stable
 set search_path = ''
-return to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
-comment on function private.rfc3339(timestamptz) is 'A moment as every contract writes it: RFC 3339 in UTC, ending in Z.';
+return replace(to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '.000000Z', 'Z');
+comment on function private.rfc3339(timestamptz) is
+    'A moment as every contract writes it: RFC 3339 in UTC, ending in Z; what was given in whole seconds is shown so.';
 grant execute on function private.rfc3339(timestamptz)
     to anon, authenticated, service_role, integration, supabase_auth_admin;
 
