@@ -81,7 +81,10 @@ class Visit:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.id)]
-            if self.permit:
+            # A lock has a limit of its own.
+            if self.permit and not (
+                self.status == 429 and any(n == b"x-ratelimit-limit" for n, _ in headers)
+            ):
                 headers += self.permit.headers()
             if self._cors:
                 headers += _CORS

@@ -40,13 +40,17 @@ class Event(StrEnum):
     RENDERING_AT_FAULT = "rendering at fault"
     RELAY_AT_FAULT = "relay at fault"
     SOCKET_FAILED = "socket failed"
+    PROCESS_LOST = "process lost"
+    SERVER_AT_FAULT = "server at fault"
 
+
+_SERVER = ("uvicorn.error", "asyncio")
 
 _log = structlog.get_logger("deskbase")
 
 
 def configure() -> None:
-    """Send every line, those of libraries from warnings up included, to standard error as JSON."""
+    """Send every line to standard error as JSON, those on errors included that only the server sees."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -58,6 +62,8 @@ def configure() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
+    for name in _SERVER:
+        logging.getLogger(name).handlers = [_Failures()]
 
 
 def info(event: Event, **facts: object) -> None:
@@ -73,6 +79,16 @@ def warning(event: Event, **facts: object) -> None:
 def failure(event: Event, error: BaseException, **facts: object) -> None:
     """Log an unexpected error: its type and where it came from, without its text, which may quote a row."""
     _log.error(event.value, error=type(error).__name__, at=_places(error), **facts)
+
+
+class _Failures(logging.Handler):
+    """Logs errors as `failure` does; what else a server has to say is about single clients."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error:
+            failure(Event.SERVER_AT_FAULT, error)
 
 
 def _places(error: BaseException) -> list[str]:

@@ -3,15 +3,12 @@
 from typing import Any
 
 import msgspec
-from granian import Granian
-from granian.constants import Interfaces, Loops
-from granian.log import LogLevels
 
 from api.app import Deskbase
 from api.door import App, Receive, Scope, Send, answer
 from api.errors import ApiError
 from api.limits import Rule
-from api.serve import STOP_SECONDS
+from api.serve import serve
 from api.services import Services
 from api.settings import Limit, Settings
 from api.sockets import Handler, Socket, Sockets
@@ -69,19 +66,7 @@ def application() -> App:
 
 
 def main() -> None:
-    settings = Settings.load(dotenv_path=None)
-    Granian(
-        "tests.api.tiny:application",
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        loop=Loops.uvloop,
-        factory=True,
-        workers=settings.workers,
-        workers_kill_timeout=STOP_SECONDS,
-        log_level=LogLevels.warning,
-        websockets=True,
-    ).serve()
+    serve("tests.api.tiny:application", Settings.load(dotenv_path=None))
 
 
 if __name__ == "__main__":

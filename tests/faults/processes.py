@@ -30,14 +30,15 @@ def is_stopped(pid: int) -> bool:
 
 
 def api_server(desk: Desk) -> int:
-    """Return the process above the API's workers."""
+    """Return the process that `deskbase up` started for the API."""
     (server,) = _children_that_run(desk, "api.serve")
     return server
 
 
 def api_workers(desk: Desk) -> list[int]:
-    """Return the processes that answer requests."""
-    return [worker for server in _children_that_run(desk, "api.serve") for worker in children(server)]
+    """Return the processes that answer requests: one alone does so itself."""
+    servers = _children_that_run(desk, "api.serve")
+    return [worker for server in servers for worker in children(server) or [server]]
 
 
 def workers_that_listen(desk: Desk) -> list[int]:
