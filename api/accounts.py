@@ -22,15 +22,21 @@ from api.second_factors import new_secret, qr_code, step_of, uri
 from api.settings import Settings
 
 SIGN_UP = b"select claims, person, refusal from auth_service.sign_up($1, $2, $3, $4, $5, $6, $7)"
-BEGIN_LOGIN = b"select user_id, stored, wait_seconds from auth_service.begin_login($1, $2)"
+BEGIN_LOGIN = b"select user_id, stored, wait_seconds, allowed from auth_service.begin_login($1, $2)"
 FINISH_LOGIN = (
-    b"select claims, person, refusal, wait_seconds "
+    b"select claims, person, refusal, wait_seconds, allowed "
     b"from auth_service.finish_login($1, $2, $3, $4, $5, $6, $7, $8)"
 )
+HASH_CHANGED = b"hash_changed"
+MOST_COMPARISONS = 3
+"""A hash may be replaced by a better one while it is compared, and seldom twice."""
+
 REFRESH = b"select claims, person, refusal from auth_service.refresh($1, $2, $3)"
-EXCHANGE_CODE = b"select claims, person, refusal from auth_service.exchange_code($1, $2, $3, $4)"
+EXCHANGE_CODE = (
+    b"select claims, person, refusal, wait_seconds, allowed from auth_service.exchange_code($1, $2, $3, $4)"
+)
 VERIFY = (
-    b"select claims, person, refusal, has_code, is_half_done "
+    b"select claims, person, refusal, wait_seconds, allowed, has_code, is_half_done "
     b"from auth_service.verify($1, $2, $3, $4, $5, $6, $7)"
 )
 GET_USER = b"select auth_service.get_user($1)"
@@ -41,9 +47,12 @@ REQUEST_MAIL = b"select auth_service.request_mail($1, $2, $3, $4)"
 REAUTHENTICATE = b"select auth_service.reauthenticate($1)"
 ENROLL = b"select id, email from auth_service.enroll_factor($1, $2, $3)"
 CHALLENGE = b"select auth_service.challenge_factor($1, $2, $3)"
-BEGIN_VERIFY_FACTOR = b"select secret, wait_seconds from auth_service.begin_verify_factor($1, $2, $3)"
+BEGIN_VERIFY_FACTOR = (
+    b"select secret, wait_seconds, allowed from auth_service.begin_verify_factor($1, $2, $3)"
+)
 FINISH_VERIFY_FACTOR = (
-    b"select session_claims, person, refusal from auth_service.finish_verify_factor($1, $2, $3, $4, $5)"
+    b"select session_claims, person, refusal, wait_seconds, allowed "
+    b"from auth_service.finish_verify_factor($1, $2, $3, $4, $5)"
 )
 UNENROLL = b"select auth_service.unenroll_factor($1, $2)"
 
@@ -51,6 +60,7 @@ REFUSALS = {
     "bad_code_verifier": (400, "code challenge does not match previously saved code verifier"),
     "email_not_confirmed": (400, "Email not confirmed"),
     "flow_state_not_found": (404, "invalid flow state, no valid flow state found"),
+    "hash_changed": (503, "The password has just been changed; try again"),
     "invalid_credentials": (400, "Invalid login credentials"),
     "mfa_challenge_expired": (422, "MFA challenge has expired, verify against another challenge"),
     "mfa_verification_failed": (422, "Invalid TOTP code entered"),
@@ -67,7 +77,6 @@ REFUSALS = {
 LARGEST_METADATA = 8192
 """Bytes of JSON: it is part of every access token, which has to fit into a header."""
 
-LOCKED_SECONDS = 30
 LONGEST_LABEL = 80
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 _LONGEST_EMAIL = 255
@@ -153,27 +162,27 @@ class Accounts:
 
     async def log_in(self, email: str, password: str, visitor: Visitor) -> bytes:
         """Log in with a password. An unknown account takes as long as a wrong password."""
-        user_id, stored, wait = await self._db.one(BEGIN_LOGIN, (email, visitor.address))
-        if wait is not None:
-            raise _locked(int(wait))
-        verdict = await self._passwords.verify(password, stored.decode() if stored else None)
         token = new_token()
-        *row, wait = await self._db.one(
-            FINISH_LOGIN,
-            (
-                email,
-                visitor.address,
-                user_id,
-                verdict.matches,
-                stored,
-                verdict.rehash,
-                digest(token),
-                visitor.json(),
-            ),
-        )
-        if wait is not None:
-            raise _locked(int(wait))
-        return self._session(tuple(row), token)
+        for _ in range(MOST_COMPARISONS):
+            user_id, stored, *lock = await self._db.one(BEGIN_LOGIN, (email, visitor.address))
+            _check_lock(*lock)
+            verdict = await self._passwords.verify(password, stored.decode() if stored else None)
+            row = await self._db.one(
+                FINISH_LOGIN,
+                (
+                    email,
+                    visitor.address,
+                    user_id,
+                    verdict.matches,
+                    stored,
+                    verdict.rehash,
+                    digest(token),
+                    visitor.json(),
+                ),
+            )
+            if row[2] != HASH_CHANGED:
+                break
+        return self._session(row, token)
 
     async def refresh(self, token: str, visitor: Visitor) -> bytes:
         """Exchange a refresh token for a new session text."""
@@ -303,9 +312,8 @@ class Accounts:
 
     async def verify_factor(self, claims: bytes, factor_id: str, challenge_id: str, code: str) -> bytes:
         """Prove a factor: answer the session, raised to `aal2`."""
-        secret, wait = await self._db.one(BEGIN_VERIFY_FACTOR, (claims, factor_id, challenge_id))
-        if wait is not None:
-            raise _locked(int(wait))
+        secret, *lock = await self._db.one(BEGIN_VERIFY_FACTOR, (claims, factor_id, challenge_id))
+        _check_lock(*lock)
         step = step_of((secret or b"").decode(), code, time.time())
         token = new_token()
         row = await self._db.one(FINISH_VERIFY_FACTOR, (claims, factor_id, challenge_id, step, digest(token)))
@@ -318,13 +326,15 @@ class Accounts:
     # Answers
 
     def _person(self, row: Row) -> bytes:
-        _, person, refusal = row
+        _, person, refusal, *lock = row
+        if lock:
+            _check_lock(*lock)
         if refusal is not None:
             raise _refused(refusal.decode())
         return person or b"null"
 
     def _session(self, row: Row, refresh_token: str) -> bytes:
-        """Return the session text of a row (claims, person, refusal). Raises what it refuses."""
+        """Return the session text of a row: claims, person, refusal, a lock. Raises what it refuses."""
         person = self._person(row)
         now = int(time.time())
         lifetime = self._settings.jwt_expiry
@@ -382,13 +392,21 @@ def digest(token: str) -> str:
 
 def _refused(word: str) -> ApiError:
     status, sentence = REFUSALS[word]
-    headers = ((b"retry-after", b"%d" % LOCKED_SECONDS),) if status == 429 else ()
-    return ApiError(status, word, sentence, headers=headers)
+    return ApiError(status, word, sentence)
 
 
-def _locked(seconds: int) -> ApiError:
+def _check_lock(wait: bytes | None, allowed: bytes | None) -> None:
+    """Refuse what is locked, with how long, and how many wrong guesses it allows, as its limit."""
+    if wait is None:
+        return
     status, sentence = REFUSALS["over_request_rate_limit"]
-    return ApiError(status, "over_request_rate_limit", sentence, headers=((b"retry-after", b"%d" % seconds),))
+    headers = (
+        (b"retry-after", wait),
+        (b"x-ratelimit-limit", allowed or b""),
+        (b"x-ratelimit-remaining", b"0"),
+        (b"x-ratelimit-reset", b"%d" % (time.time() + int(wait))),
+    )
+    raise ApiError(status, "over_request_rate_limit", sentence, headers=headers)
 
 
 def _json(row: Row) -> bytes:

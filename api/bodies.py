@@ -29,6 +29,7 @@ JsonObject = Annotated[
 
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])", re.ASCII)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,100}", re.ASCII)
 
 
 class Problem(Enum):
@@ -41,8 +42,14 @@ class Problem(Enum):
     CHOICE = auto()
     LENGTH = auto()
     KIND = auto()
+    SMALL = auto()
+    """A number below the least."""
+
+    LARGE = auto()
+    """A number above the largest."""
+
     FORM = auto()
-    """The right kind of thing, but too small or too large, or a text of another form."""
+    """The right kind of thing, but of another form."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -205,7 +212,7 @@ def _fault(field: FieldInfo, sent: Mapping[str, Any], *, strict: bool) -> Fault 
     elif not is_storable:
         problem = Problem.UNSTORABLE
     else:
-        problem = _problem(values, schema) if refusal else None
+        problem = _problem(values, schema, strict=strict) if refusal else None
     if problem is None:
         return None
     if field.required and problem in {Problem.MISSING, Problem.NULL, Problem.BLANK}:
@@ -236,16 +243,23 @@ def _expected(value: Any, kind: Any) -> tuple[dict[str, Any], list[Any]]:
 _KINDS: dict[str, Any] = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 
 
-def _problem(values: list[Any], schema: Mapping[str, Any]) -> Problem:
+def _problem(values: list[Any], schema: Mapping[str, Any], *, strict: bool) -> Problem:
     if "enum" in schema:
         return Problem.CHOICE
     kind = _KINDS.get(str(schema.get("type")), object)
+    if kind is int and not strict:
+        values = [int(value) if _WHOLE_NUMBER.fullmatch(value) else value for value in values]
     # For Python a boolean is an integer.
     if not all(isinstance(value, kind) and isinstance(value, bool) == (kind is bool) for value in values):
         return Problem.KIND
     largest = schema.get("maxItems" if kind is list else "maxLength")
     if largest is not None and any(len(value) > largest for value in values):
         return Problem.LENGTH
+    if kind is int:
+        if any(value < schema.get("minimum", value) for value in values):
+            return Problem.SMALL
+        if any(value > schema.get("maximum", value) for value in values):
+            return Problem.LARGE
     return Problem.FORM
 
 

@@ -261,6 +261,24 @@ comment on function private.custom_access_token_hook(jsonb) is
 alter function private.custom_access_token_hook(jsonb) owner to deskbase_definer;
 grant execute on function private.custom_access_token_hook(jsonb) to supabase_auth_admin;
 
+create function private.membership(user_id uuid, organization_id text) returns jsonb
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select jsonb_build_object('organization_id', m.organization_id, 'role', m.role, 'member_id', m.id, 'contact_id', c.id)
+    from public.members as m
+    join public.organizations as o on o.id = m.organization_id and o.deleted_at is null
+    left join public.contacts as c
+        on c.organization_id = m.organization_id and c.member_id = m.id and m.role = 'customer'
+    where m.user_id = membership.user_id and m.is_active
+    order by m.organization_id::text = membership.organization_id desc, m.created_at, m.id
+    limit 1;
+end;
+comment on function private.membership(uuid, text) is
+    'What tokens would say that an account is member of, could its holder come in: of the organization named, or else of the first; null for a member of nothing. Definer: the auth service does not know members.';
+alter function private.membership(uuid, text) owner to deskbase_definer;
+grant execute on function private.membership(uuid, text) to supabase_auth_admin;
+
 /* What admins do with members. The functions that write auth tables belong to whoever applies the migrations: only that
    role may on Supabase. */
 
@@ -431,6 +449,34 @@ end
 $$;
 comment on function private.update_member(uuid, uuid, text, public.member_role, text, boolean) is
     'Changes what is not null; an empty department takes it away. Deactivating ends the sessions. Definer: nobody writes members directly.';
+
+create function private.appoint(user_id uuid, organization_id text, role text) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_role public.member_role;
+    v_member public.members;
+begin
+    v_role := appoint.role::public.member_role;
+    select m.* into v_member
+    from public.members as m
+    where m.user_id = appoint.user_id and m.organization_id = appoint.organization_id::uuid;
+    if not found then
+        perform private.add_member(appoint.organization_id::uuid, u.id, u.email,
+            private.display_name(u.raw_user_meta_data, u.email), coalesce(v_role, 'customer'))
+        from auth.users as u where u.id = appoint.user_id;
+    elsif v_role <> v_member.role then
+        perform private.update_member(v_member.organization_id, v_member.id, null, v_role, null, null);
+    end if;
+exception
+    when invalid_text_representation then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'There is no such organization or role.';
+end
+$$;
+comment on function private.appoint(uuid, text, text) is
+    'What the server says of an account that there is: its membership of an organization, made (a customer''s, unless a role is named) or given that role. Definer: the auth service does not know members.';
+grant execute on function private.appoint(uuid, text, text) to supabase_auth_admin;
 
 create function private.admin_create_member(
     email text, password text, name text, role public.member_role, department text

@@ -137,7 +137,7 @@ begin
         )
         select support_platform.page_json(
             (select string_agg(support_platform.ticket_json(s), ',' order by s.created_at desc, s.id desc) from shown as s),
-            (select count(*) from found), $6, $7)
+            case when $1 then coalesce(private.count_tickets($3, $5, $4, null), 0) else (select count(*) from found) end, $6, $7)
     $list$
     into body
     using private.is_agent(), private.contact_id(), v_statuses, category_id, v_priorities, page, page_size;
@@ -388,7 +388,7 @@ declare
 begin
     -- Much happens to a ticket that the contract does not show: a message makes a new version, a first reply opens it.
     select jsonb_agg(jsonb_build_object('id', e.id, 'table_name', e.table_name,
-        'row_id', coalesce(e.record, e.old_record) -> 'id',
+        'row_id', coalesce(e.record, e.old_record) -> 'id', 'record', e.record,
         'is_told', (e.record -> 'subject', e.record -> 'description', e.record -> 'category_id',
                 v_words -> 'status' -> (e.record ->> 'status'), v_words -> 'priority' -> (e.record ->> 'priority'))
             is distinct from (e.old_record -> 'subject', e.old_record -> 'description', e.old_record -> 'category_id',
@@ -397,21 +397,28 @@ begin
     from private.logged_rows(events) as e
     where (e.table_name, e.operation) in (('tickets', 'UPDATE'), ('tickets', 'DELETE'), ('comments', 'INSERT'));
     perform private.enter(claims);
+    -- What may be read now is told as it was, so that who comes back hears the same; but as it is to whom it was not to be
+    -- read by then: what was internal may have been reworded for the customer.
     return query
     select e.id, s.body
-    from jsonb_to_recordset(v_changes) as e (id bigint, table_name text, row_id uuid, is_told boolean)
+    from jsonb_to_recordset(v_changes) as e (id bigint, table_name text, row_id uuid, record jsonb, is_told boolean)
     left join public.tickets as t on e.table_name = 'tickets' and t.id = e.row_id
     left join public.comments as c on e.table_name = 'comments' and c.id = e.row_id
     cross join lateral (select case
-        when c.id is not null then '{"event":"message.received","data":' || support_platform.message_json(c) || '}'
         when e.table_name = 'tickets' and t.id is null then '{"event":"ticket.lost"}'
-        when t.id is not null and e.is_told then '{"event":"ticket.updated","data":' || support_platform.ticket_json(t) || '}'
+        when c.id is not null then '{"event":"message.received","data":' || support_platform.message_json(case
+            when private.is_agent()
+                or (e.record ->> 'ticket_contact_id')::uuid = private.contact_id() and not (e.record -> 'is_internal')::boolean
+            then jsonb_populate_record(null::public.comments, e.record) else c end) || '}'
+        when t.id is not null and e.is_told then '{"event":"ticket.updated","data":' || support_platform.ticket_json(case
+            when private.is_agent() or (e.record ->> 'contact_id')::uuid = private.contact_id()
+            then jsonb_populate_record(null::public.tickets, e.record) else t end) || '}'
     end) as s (body)
     where s.body is not null;
 end
 $$;
 comment on function support_platform.render_events(jsonb, jsonb) is
-    'What the holder of the claims is told of events: a ticket as it is now, a message, and to the service (ticket.lost) that they see a ticket no more.';
+    'What the holder of the claims is told of events: a ticket or a message as it was then, if they might read it then, and to the service (ticket.lost) that they see a ticket no more.';
 
 grant execute on function
     support_platform.list_tickets(jsonb, text, uuid, text, bigint, bigint),

@@ -245,18 +245,20 @@ language sql immutable
 set search_path = ''
 return (
     -- The id last, so that pages of equals do not overlap.
-    select string_agg(o.expression || o.direction, ', ' order by o.place) || ', r.id' || max(o.direction)
+    select string_agg(o.expression || o.direction, ', ' order by o.place)
+        || ', r.id' || max(case when o.direction = '' then '' else ' desc' end)
     from (
         select coalesce(expressions ->> ltrim(f.name, '-'), format('r.%I', ltrim(f.name, '-'))),
-            case when f.name like '-%' then ' desc' else '' end, f.place
+            case when f.name like '-%' then coalesce(expressions ->> f.name, ' desc') else '' end, f.place
         from string_to_table(ordering, ',') with ordinality as f (name, place)
     ) as o (expression, direction, place)
 );
 comment on function helpdesk.order_by(text, jsonb) is
-    'What -created_at,title is in SQL; a field whose column has another name has an expression.';
+    'What -created_at,title is in SQL; a field whose column has another name has an expression, and one turned round that is not simply descending has a direction.';
 
 create function helpdesk.page_of(
-    entity text, condition text, query jsonb, url text, expressions jsonb default '{}', among uuid[] default null
+    entity text, condition text, query jsonb, url text, expressions jsonb default '{}', among uuid[] default null,
+    total text default null
 ) returns text
 language plpgsql stable
 set search_path = ''
@@ -270,12 +272,13 @@ begin
     -- Executed, so that it is planned for what is asked. One statement, so that count and page agree.
     execute format($list$
         select
-            (select count(*) from public.%1$I as r where %2$s),
+            %6$s,
             array_to_string(array(
                 select row_to_json(s) from helpdesk.shown(array(
                     select r from public.%1$I as r where %2$s order by %3$s limit %4$s offset %5$s)) as s
             ), ',')
-        $list$, entity, condition, helpdesk.order_by(query ->> 'ordering', expressions), v_size, (v_page - 1) * v_size)
+        $list$, entity, condition, helpdesk.order_by(query ->> 'ordering', expressions), v_size, (v_page - 1) * v_size,
+        coalesce(total, format('(select count(*) from public.%I as r where %s)', entity, condition)))
     into v_count, v_items using among;
     return format('{"count":%s,"next":%s,"previous":%s,"results":[%s]}',
         v_count,
@@ -285,8 +288,8 @@ begin
         v_items);
 end
 $$;
-comment on function helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[]) is
-    'A page of the rows of a table, r, that meet a condition, in which $1 is among; url ends where the number of another page belongs.';
+comment on function helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[], text) is
+    'A page of the rows of a table, r, that meet a condition, in which $1 is among; url ends where the number of another page belongs; total is an expression for how many there are, if there is a cheaper one than counting them.';
 
 create function helpdesk.own() returns text
 language sql stable
@@ -299,9 +302,30 @@ comment on function helpdesk.own() is
 -- References
 ----------------------------------------------------------------------------------------------------------------------
 
+create function helpdesk.moment(given text) returns timestamptz
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_moment timestamptz;
+begin
+    v_moment := given::timestamptz;
+    -- It is shown in UTC, with four digits for the year.
+    if extract(year from v_moment at time zone 'UTC') between 1 and 9999 then
+        return v_moment;
+    end if;
+    return null;
+exception
+    when data_exception then
+        return null;
+end
+$$;
+comment on function helpdesk.moment(text) is 'A moment that can be stored and shown; null for any other.';
+
 create function helpdesk.find_references(
     fields jsonb, for_assignment boolean,
-    out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out faults jsonb
+    out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out due_at timestamptz,
+    out faults jsonb
 )
 language plpgsql stable
 set search_path = ''
@@ -331,10 +355,17 @@ begin
         where r.number is not null
         group by r.name
     ) as f (name, sentences);
+    if fields ->> 'due_date' is not null then
+        due_at := helpdesk.moment(fields ->> 'due_date');
+        if due_at is null then
+            faults := coalesce(faults, '{}') || jsonb_build_object('due_date', jsonb_build_array(
+                'Datetime has wrong format. Use YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z].'));
+        end if;
+    end if;
 end
 $$;
 comment on function helpdesk.find_references(jsonb, boolean) is
-    'The rows that fields or filters name, and per field what is wrong with those that the one who asks does not see; for an assignment only active agents count.';
+    'The rows and the moment that fields or filters name, and per field what is wrong with them: not there, for the one who asks; for an assignment only active agents count.';
 
 create function helpdesk.refuse(faults jsonb) returns void
 language plpgsql stable
@@ -370,29 +401,52 @@ set search_path = ''
 as $$
 declare
     v_found record;
+    v_statuses text[];
+    v_priorities text[];
+    v_mine text;
+    v_condition text;
+    v_total text;
 begin
     perform private.enter(claims);
+    -- Of what is not there, there are no tickets.
     v_found := helpdesk.find_references(query, false);
-    perform helpdesk.refuse(v_found.faults);
-    body := helpdesk.page_of('tickets', concat_ws(' and ',
+    if query ? 'status' then
+        v_statuses := private.canonical('helpdesk', 'status', query ->> 'status');
+    end if;
+    if query ? 'priority' then
+        v_priorities := private.canonical('helpdesk', 'priority', query ->> 'priority');
+    end if;
+    v_mine := case when mine then format('(r.assignee_id = %1$L or r.created_by_member_id = %1$L)', private.member_id()) end;
+    v_condition := concat_ws(' and ',
         helpdesk.own(),
-        case when mine then format('(r.assignee_id = %1$L or r.created_by_member_id = %1$L)', private.member_id()) end,
-        case when query ? 'status' then
-            format('r.status = any (%L::text[])', private.canonical('helpdesk', 'status', query ->> 'status')) end,
-        case when query ? 'priority' then
-            format('r.priority = any (%L::text[])', private.canonical('helpdesk', 'priority', query ->> 'priority')) end,
+        'r.status = any (' || quote_literal(v_statuses) || '::text[])',
+        'r.priority = any (' || quote_literal(v_priorities) || '::text[])',
         case when query ? 'category' then format('r.category_id = %L', v_found.category_id) end,
         case when query ? 'assigned_to' then format('r.assignee_id = %L', v_found.assignee_id) end,
         case when query ? 'created_by' then format('r.created_by_member_id = %L', v_found.creator_id) end,
         case when query ? 'tags' then format(
             'r.id in (select k.ticket_id from public.ticket_tags as k where k.tag_id = %L)', v_found.tag_ids[1]) end,
-        case when query ? 'search' then 'r.id = any ($1)' end
-        ), query, url, '{"priority": "r.priority_rank", "due_date": "r.due_at"}',
-        array(select private.search_tickets(query ->> 'search') where query ? 'search'));
+        case when query ? 'search' then 'r.id = any ($1)' end);
+    -- An agent's totals are kept, but for what only the tickets themselves tell.
+    if private.is_agent() and not query ?| array['created_by', 'tags', 'search']
+        and not (mine and query ? 'assigned_to')
+        and (v_found.category_id is not null or not query ? 'category')
+        and (v_found.assignee_id is not null or not query ? 'assigned_to') then
+        v_total := format('coalesce(private.count_tickets(%L::text[], %L::text[], %L, %L), 0)', v_statuses, v_priorities,
+            v_found.category_id, case when mine then private.member_id() else v_found.assignee_id end);
+        if mine then
+            v_total := v_total || format(' + (select count(*) from public.tickets as r where %s '
+                'and r.created_by_member_id = %2$L and r.assignee_id is distinct from %2$L)', v_condition, private.member_id());
+        end if;
+    end if;
+    body := helpdesk.page_of('tickets', concat_ws(' and ', v_condition, v_mine), query, url,
+        -- What is never due comes last, whichever way round.
+        '{"priority": "r.priority_rank", "due_date": "r.due_at", "-due_date": " desc nulls last"}',
+        array(select private.search_tickets(query ->> 'search') where query ? 'search'), v_total);
 end
 $$;
 comment on function helpdesk.list_tickets(jsonb, jsonb, text, boolean) is
-    E'GET tickets/, GET tickets/my_tickets/\n\nMine are those that are assigned to me or were written by me. Raises invalid_field.';
+    E'GET tickets/, GET tickets/my_tickets/\n\nMine are those that are assigned to me or were written by me.';
 
 create function helpdesk.create_ticket(claims jsonb, fields jsonb, idempotency_key text, out body text, out version bigint)
 language plpgsql volatile
@@ -416,7 +470,7 @@ begin
     values (
         fields ->> 'title', coalesce(fields ->> 'description', ''),
         private.new_canonical('helpdesk', 'priority', coalesce(fields ->> 'priority', 'medium'), 'medium'),
-        v_found.category_id, v_found.assignee_id, (fields ->> 'due_date')::timestamptz)
+        v_found.category_id, v_found.assignee_id, v_found.due_at)
     returning * into v_ticket;
     insert into public.ticket_tags (ticket_id, tag_id) select v_ticket.id, g from unnest(v_found.tag_ids) as g;
     body := helpdesk.ticket_json(v_ticket);
@@ -500,7 +554,7 @@ begin
                 to_jsonb(private.new_canonical('helpdesk', 'priority', v_fields ->> 'priority', v_was.priority))),
             ('category', 'category_id', to_jsonb(v_found.category_id)),
             ('assigned_to', 'assignee_id', to_jsonb(v_found.assignee_id)),
-            ('due_date', 'due_at', v_fields -> 'due_date'),
+            ('due_date', 'due_at', to_jsonb(v_found.due_at)),
             ('resolution', 'resolution', v_fields -> 'resolution')
         ) as c (field, name, value)
         where v_fields ? c.field));
@@ -621,18 +675,13 @@ set search_path = ''
 as $$
 begin
     perform private.enter(claims);
-    -- The tickets are read once, into one row for each status, priority and category that there is.
+    -- One row for each status, priority and category that there is: an agent's are kept, a customer's are counted.
     execute format($stats$
         with g as materialized (
-            select helpdesk.word('status', r.status) as status, helpdesk.word('priority', r.priority) as priority, r.category_id,
-                count(*) as tickets,
-                count(*) filter (where r.due_at < now() and r.status not in ('resolved', 'closed')) as overdue,
-                count(r.resolved_at) as resolved, sum(r.resolved_at - r.created_at) as time_to_resolve,
-                count(*) filter (where r.created_at >= date_trunc('day', now(), 'UTC')) as created_today,
-                count(*) filter (where r.resolved_at >= date_trunc('day', now(), 'UTC')) as resolved_today
-            from public.tickets as r
-            where %s
-            group by r.status, r.priority, r.category_id
+            select helpdesk.word('status', k.status) as status, helpdesk.word('priority', k.priority) as priority, k.category_id,
+                sum(k.tickets) as tickets, sum(k.resolved) as resolved, sum(k.time_to_resolve) as time_to_resolve
+            from %2$s as k
+            group by k.status, k.priority, k.category_id
         )
         select row_to_json(row(
             coalesce(sum(g.tickets), 0),
@@ -640,7 +689,10 @@ begin
             coalesce(sum(g.tickets) filter (where g.status = 'in_progress'), 0),
             coalesce(sum(g.tickets) filter (where g.status = 'resolved'), 0),
             coalesce(sum(g.tickets) filter (where g.status = 'closed'), 0),
-            coalesce(sum(g.overdue), 0),
+            (
+                select count(*) from public.tickets as r
+                where %1$s and r.due_at < now() and r.status not in ('resolved', 'closed')
+            ),
             (
                 select ('{' || string_agg(to_json(p.word) || ':' || (
                     select coalesce(sum(s.tickets), 0) from g as s where s.priority = p.word
@@ -656,11 +708,13 @@ begin
                 ) as c (name, tickets)
             )::json,
             coalesce(round(extract(epoch from sum(g.time_to_resolve)) / 3600 / nullif(sum(g.resolved), 0), 1), 0),
-            coalesce(sum(g.created_today), 0),
-            coalesce(sum(g.resolved_today), 0)
+            (select count(*) from public.tickets as r where %1$s and r.created_at >= date_trunc('day', now(), 'UTC')),
+            (select count(*) from public.tickets as r where %1$s and r.resolved_at >= date_trunc('day', now(), 'UTC'))
         )::helpdesk.stats)
         from g
-        $stats$, helpdesk.own())
+        $stats$, helpdesk.own(), case when private.is_agent() then 'private.tallies()' else format(
+            '(select r.*, 1 as tickets, (r.resolved_at is not null)::integer as resolved, '
+            'r.resolved_at - r.created_at as time_to_resolve from public.tickets as r where %s)', helpdesk.own()) end)
     into body;
 end
 $$;
@@ -992,14 +1046,18 @@ create function helpdesk.render_events(claims jsonb, events jsonb, out id bigint
 language plpgsql volatile
 set search_path = ''
 as $$
+declare
+    v_told jsonb := (select jsonb_agg(jsonb_build_object('id', e.id, 'record', e.record)) from private.logged_rows(events) as e);
 begin
     perform private.enter(claims);
     return query
-    select (e.value ->> 'id')::bigint, '{"event":"notification.new","data":' || row_to_json(row(
+    select (e.value -> 'id')::bigint, '{"event":"notification.new","data":' || row_to_json(row(
         n.number, n.type, n.title, n.message, t.number, n.read_at is not null, private.rfc3339(n.created_at)
     )::helpdesk.notification) || '}'
-    from jsonb_array_elements(events) as e
-    join public.notifications as n on n.id = (e.value #>> '{ids,id}')::uuid
+    from jsonb_array_elements(v_told) as e
+    -- As it was when it was told, if it may be read now.
+    cross join lateral jsonb_populate_record(null::public.notifications, e.value -> 'record') as n
+    join public.notifications as r on r.organization_id = n.organization_id and r.id = n.id
     left join public.tickets as t on t.organization_id = n.organization_id and t.id = n.ticket_id;
 end
 $$;
@@ -1012,7 +1070,8 @@ grant execute on function
     helpdesk.shown(public.tags[]), helpdesk.shown(public.templates[]), helpdesk.shown(public.saved_filters[]),
     helpdesk.shown(public.members[]), helpdesk.ticket_json(public.tickets), helpdesk.comment_json(public.comments),
     helpdesk.order_by(text, jsonb),
-    helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[]), helpdesk.own(), helpdesk.find_references(jsonb, boolean),
+    helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[], text), helpdesk.own(),
+    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean),
     helpdesk.refuse(jsonb), helpdesk.lock_ticket(bigint, bigint), helpdesk.write_ticket(bigint, jsonb, boolean, bigint),
     helpdesk.ticket_id(bigint), helpdesk.find_comment(bigint, bigint), helpdesk.refuse_row(text, bigint)
     to authenticated;

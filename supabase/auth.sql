@@ -32,7 +32,36 @@ as $$
 $$;
 comment on function auth_service.factor_json(auth.mfa_factors) is 'A second factor, without its secret.';
 
-create function auth_service.person(user_id uuid) returns jsonb
+create function auth_service.own_metadata(metadata jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $$
+    select coalesce(metadata, '{}')
+        - array['organization_id', 'role', 'member_id', 'contact_id', 'token_id', 'scopes', 'lacks_factor']
+$$;
+comment on function auth_service.own_metadata(jsonb) is 'app_metadata without what public.members says.';
+
+create function auth_service.app_metadata(account auth.users, session_id uuid) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_said jsonb := private.custom_access_token_hook(jsonb_build_object('claims', jsonb_build_object(
+        'sub', account.id, 'session_id', session_id, 'app_metadata', coalesce(account.raw_app_meta_data, '{}'))))
+        #> '{claims,app_metadata}';
+begin
+    if v_said is null or v_said ? 'lacks_factor' then
+        -- Whoever may not come in, banned or without their second factor, is a member all the same.
+        return auth_service.own_metadata(account.raw_app_meta_data)
+            || coalesce(private.membership(account.id, account.raw_app_meta_data ->> 'organization_id'), '{}');
+    end if;
+    return v_said;
+end
+$$;
+comment on function auth_service.app_metadata(auth.users, uuid) is
+    'app_metadata with the membership as it is now: that of the session''s tokens, or, without a session, of the organization chosen.';
+
+create function auth_service.person(user_id uuid, session_id uuid default null) returns jsonb
 language sql stable
 set search_path = ''
 as $$
@@ -51,10 +80,7 @@ as $$
             'created_at', private.rfc3339(u.created_at), 'updated_at', private.rfc3339(u.updated_at),
             'is_anonymous', u.is_anonymous))
         || jsonb_build_object(
-            'app_metadata', coalesce(u.raw_app_meta_data, '{}') || coalesce(
-                private.custom_access_token_hook(jsonb_build_object('claims', jsonb_build_object(
-                    'sub', u.id, 'app_metadata', coalesce(u.raw_app_meta_data, '{}'))))
-                    #> '{claims,app_metadata}', '{}'),
+            'app_metadata', auth_service.app_metadata(u, person.session_id),
             'user_metadata', coalesce(u.raw_user_meta_data, '{}'),
             'identities', coalesce((
                 select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
@@ -70,7 +96,7 @@ as $$
     from auth.users as u
     where u.id = person.user_id;
 $$;
-comment on function auth_service.person(uuid) is 'An account as its holder sees it; the membership is that of now.';
+comment on function auth_service.person(uuid, uuid) is 'An account as its holder sees it; the membership is that of now.';
 
 create function auth_service.unconfirmed_person(email text, data jsonb, id uuid) returns jsonb
 language sql stable
@@ -141,7 +167,7 @@ begin
     update auth.users as u set last_sign_in_at = now(), updated_at = now() where u.id = open_session.user_id;
     update auth.identities as i set last_sign_in_at = now(), updated_at = now()
     where i.user_id = open_session.user_id and i.provider = 'email';
-    person := auth_service.person(open_session.user_id);
+    person := auth_service.person(open_session.user_id, v_session_id);
 end
 $$;
 comment on function auth_service.open_session(uuid, text, text, jsonb) is 'Logs somebody in who has proved to be who they are.';
@@ -196,7 +222,7 @@ begin
         refusal := 'user_banned';
         return;
     end if;
-    person := auth_service.person(v_token.user_id);
+    person := auth_service.person(v_token.user_id, v_token.session_id);
 end
 $$;
 comment on function auth_service.refresh(text, text, jsonb) is
@@ -251,15 +277,26 @@ comment on function auth_service.log_out(jsonb, text) is 'Ends sessions of the c
 
 -- Guesses
 
-create function auth_service.lock_seconds(subjects text[]) returns integer
+create function auth_service.allowed(subject text) returns integer
+language sql immutable
+set search_path = ''
+as $$
+    select case when subject like 'address:%' then 50 else 5 end
+$$;
+comment on function auth_service.allowed(text) is 'How many wrong guesses lock a subject.';
+
+create function auth_service.lock_of(subjects text[], out wait_seconds integer, out allowed integer)
 language sql stable
 set search_path = ''
 as $$
-    select ceil(extract(epoch from max(f.locked_until) - now()))::integer
+    select ceil(extract(epoch from f.locked_until - now()))::integer, auth_service.allowed(f.subject)
     from auth.failed_attempts as f
-    where f.subject = any (subjects) and f.locked_until > now();
+    where f.subject = any (subjects) and f.locked_until > now()
+    order by f.locked_until desc
+    limit 1;
 $$;
-comment on function auth_service.lock_seconds(text[]) is 'How long the longest lock on these still lasts; null if there is none.';
+comment on function auth_service.lock_of(text[]) is
+    'How long the longest lock on these still lasts, and how many guesses it allows; null if there is none.';
 
 create function auth_service.take_turns(subject text) returns void
 language sql volatile
@@ -270,7 +307,7 @@ $$;
 comment on function auth_service.take_turns(text) is
     'Lets those who guess at the same time wait for each other, so that a lock stops all the others of them.';
 
-create function auth_service.note_failure(subject text, allowed integer) returns void
+create function auth_service.note_failure(subject text) returns void
 language sql volatile
 set search_path = ''
 as $$
@@ -280,11 +317,47 @@ as $$
     set failures = case when f.last_failed_at < now() - interval '1 hour' then 1 else f.failures + 1 end,
         last_failed_at = now(),
         locked_until = case
-            when f.last_failed_at >= now() - interval '1 hour' and f.failures + 1 >= allowed
-            then now() + least(30 * 2 ^ least(f.failures + 1 - allowed, 10), 900) * interval '1 second' end;
+            when f.last_failed_at >= now() - interval '1 hour' and f.failures + 1 >= auth_service.allowed(f.subject)
+            then now() + least(30 * 2 ^ least(f.failures + 1 - auth_service.allowed(f.subject), 10), 900)
+                * interval '1 second' end;
 $$;
-comment on function auth_service.note_failure(text, integer) is
+comment on function auth_service.note_failure(text) is
     'Counts a wrong guess. From the allowed number on, each locks the subject: 30 s, then twice as long each time, up to 15 minutes; an hour without one forgets them.';
+
+create function auth_service.note_failure_at(address text) returns void
+language sql volatile
+set search_path = ''
+as $$
+    insert into auth.failed_attempts as f (subject, failures, last_failed_at)
+    values ('address:' || address, 1, now())
+    on conflict on constraint failed_attempts_pkey do update
+    set (failures, last_failed_at, locked_until) = (
+        select n.failures,
+            -- What is less than a whole one forgiven counts on.
+            case when n.failures = 1 then now() else f.last_failed_at + n.forgiven * interval '6 seconds' end,
+            case when n.failures >= auth_service.allowed(f.subject) then now() + interval '1 minute' end
+        from (
+            select g.forgiven, greatest(f.failures - g.forgiven, 0) + 1
+            from (select greatest(floor(extract(epoch from now() - f.last_failed_at) / 6), 0)::bigint) as g (forgiven)
+        ) as n (forgiven, failures));
+$$;
+comment on function auth_service.note_failure_at(text) is
+    'Counts a wrong guess from an address, behind which there may be many people: ten a minute are forgiven, and from the allowed number on each locks it for a minute. So somebody who guesses at many accounts gets ten a minute, and those beside them a turn.';
+
+create function auth_service.forgive(account text, address text) returns void
+language sql volatile
+set search_path = ''
+as $$
+    with mistyped as (
+        delete from auth.failed_attempts as f where f.subject = account returning f.failures
+    )
+    update auth.failed_attempts as f
+    set failures = greatest(f.failures - m.failures, 0)
+    from mistyped as m
+    where f.subject = 'address:' || address;
+$$;
+comment on function auth_service.forgive(text, text) is
+    'Takes back what was wrong before somebody knew their password: of their account, and so much of their address. What was guessed at other accounts stays, so that an account of one''s own is no way to guess on.';
 
 create function auth_service.subject_of(kind text, email text) returns text
 language sql immutable
@@ -295,14 +368,14 @@ $$;
 comment on function auth_service.subject_of(text, text) is 'What guesses about an address are counted under; the address itself is not kept.';
 
 create function auth_service.begin_login(
-    email text, address text, out user_id uuid, out stored text, out wait_seconds integer
+    email text, address text, out user_id uuid, out stored text, out wait_seconds integer, out allowed integer
 )
 language plpgsql stable security definer
 set search_path = ''
 as $$
 begin
-    wait_seconds := auth_service.lock_seconds(
-        array[auth_service.subject_of('account', email), 'address:' || address]);
+    select l.* into wait_seconds, allowed
+    from auth_service.lock_of(array[auth_service.subject_of('account', email), 'address:' || address]) as l;
     if wait_seconds is not null then
         return;
     end if;
@@ -315,7 +388,7 @@ comment on function auth_service.begin_login(text, text) is
 
 create function auth_service.finish_login(
     email text, address text, user_id uuid, matches boolean, stored text, rehashed text, refresh_hash text,
-    visitor jsonb, out claims text, out person text, out refusal text, out wait_seconds integer
+    visitor jsonb, out claims text, out person text, out refusal text, out wait_seconds integer, out allowed integer
 )
 language plpgsql volatile security definer
 set search_path = ''
@@ -327,7 +400,8 @@ declare
 begin
     -- Asked again, because those who guess at the same time wait for their hashes at the same time.
     perform auth_service.take_turns(v_account);
-    wait_seconds := auth_service.lock_seconds(array[v_account, 'address:' || address]);
+    select l.* into wait_seconds, allowed
+    from auth_service.lock_of(array[v_account, 'address:' || address]) as l;
     if wait_seconds is not null then
         refusal := 'over_request_rate_limit';
         return;
@@ -335,13 +409,17 @@ begin
     select u.encrypted_password, u.email_confirmed_at, u.banned_until into v_user
     from auth.users as u where u.id = finish_login.user_id and u.deleted_at is null
     for no key update;
-    if not found or matches is not true or nullif(stored, '') is null
-        or v_user.encrypted_password is distinct from stored then
-        perform auth_service.note_failure(v_account, 5), auth_service.note_failure('address:' || address, 50);
+    if found and matches and nullif(stored, '') is not null and v_user.encrypted_password is distinct from stored then
+        -- A better hash of the same password, or another password: whoever asks compares again.
+        refusal := 'hash_changed';
+        return;
+    end if;
+    if not found or matches is not true or nullif(stored, '') is null then
+        perform auth_service.note_failure(v_account), auth_service.note_failure_at(address);
         refusal := 'invalid_credentials';
         return;
     end if;
-    delete from auth.failed_attempts as f where f.subject = v_account;
+    perform auth_service.forgive(v_account, address);
     if v_user.banned_until > now() then
         refusal := 'user_banned';
         return;
@@ -360,7 +438,7 @@ begin
 end
 $$;
 comment on function auth_service.finish_login(text, text, uuid, boolean, text, text, text, jsonb) is
-    'Logs in after the password was compared, or counts the failure. 5 failures lock an account, 50 an address.';
+    'Logs in after the password was compared, or counts the failure, of the account and of the address; hash_changed if it has to be compared again.';
 
 -- Accounts
 
@@ -401,13 +479,16 @@ comment on function auth_service.check_sign_up(jsonb) is
 
 create function auth_service.add_user(
     email text, password_hash text, app_metadata jsonb, user_metadata jsonb, is_confirmed boolean, is_invited boolean,
-    id uuid default null
+    id uuid default null, is_sign_up boolean default true
 ) returns uuid
 language plpgsql volatile
 set search_path = ''
 as $$
 declare
     v_id uuid := coalesce(add_user.id, gen_random_uuid());
+    v_is_bare boolean := not is_sign_up and coalesce(
+        app_metadata ->> 'organization_id', nullif(btrim(user_metadata ->> 'organization_id'), ''),
+        nullif(btrim(user_metadata ->> 'organization'), '')) is null;
 begin
     perform auth_service.check_metadata(app_metadata), auth_service.check_metadata(user_metadata);
     insert into auth.users (id, instance_id, aud, role, email, encrypted_password, email_confirmed_at, invited_at,
@@ -417,10 +498,14 @@ begin
         coalesce(password_hash, ''), case when is_confirmed then now() end, case when is_invited then now() end,
         '', '', '', '', now(), now(), case when not is_confirmed and not is_invited then now() end,
         '{"provider": "email", "providers": ["email"]}'::jsonb || coalesce(app_metadata, '{}'),
-        coalesce(user_metadata, '{}'))
+        case when not v_is_bare then coalesce(user_metadata, '{}') end)
     on conflict do nothing;
     if not found then
         return null;
+    end if;
+    if v_is_bare then
+        -- Said afterwards, it founds no organization.
+        update auth.users as u set raw_user_meta_data = coalesce(user_metadata, '{}') where u.id = v_id;
     end if;
     insert into auth.identities (id, user_id, provider_id, provider, identity_data, created_at, updated_at)
     values (gen_random_uuid(), v_id, v_id::text, 'email', jsonb_build_object(
@@ -428,8 +513,8 @@ begin
     return v_id;
 end
 $$;
-comment on function auth_service.add_user(text, text, jsonb, jsonb, boolean, boolean, uuid) is
-    'Makes an account; null if the address, or the id, has one. Memberships follow by trigger.';
+comment on function auth_service.add_user(text, text, jsonb, jsonb, boolean, boolean, uuid, boolean) is
+    'Makes an account; null if the address, or the id, has one. Memberships follow by trigger; one that the server makes (no sign-up) and says no organization of is member of nothing.';
 
 create function auth_service.renew_sign_up(user_id uuid, email text, password_hash text, data jsonb) returns void
 language plpgsql volatile
@@ -526,7 +611,7 @@ create function auth_service.get_user(claims jsonb) returns text
 language sql stable security definer
 set search_path = ''
 as $$
-    select auth_service.person(c.user_id)::text from auth_service.caller(get_user.claims) as c;
+    select auth_service.person(c.user_id, c.session_id)::text from auth_service.caller(get_user.claims) as c;
 $$;
 comment on function auth_service.get_user(jsonb) is 'The caller''s account.';
 
@@ -580,7 +665,7 @@ begin
     if v_email is not null then
         perform auth_service.change_email(v_user, v_email, mail, autoconfirm);
     end if;
-    return auth_service.person(v_user.id)::text;
+    return auth_service.person(v_user.id, v_caller.session_id)::text;
 end
 $$;
 comment on function auth_service.update_user(jsonb, text, jsonb, text, text, jsonb, boolean) is
@@ -792,7 +877,8 @@ comment on function auth_service.prepare_mail(uuid, text, text) is
 
 create function auth_service.verify(
     kind text, token_hash text, email text, code_hash text, auth_code_hash text, refresh_hash text, visitor jsonb,
-    out claims text, out person text, out refusal text, out has_code boolean, out is_half_done boolean
+    out claims text, out person text, out refusal text, out wait_seconds integer, out allowed integer,
+    out has_code boolean, out is_half_done boolean
 )
 language plpgsql volatile security definer
 set search_path = ''
@@ -814,7 +900,8 @@ begin
         where t.token_hash = verify.token_hash and t.token_type = any (v_types) and t.expires_at > now();
     else
         perform auth_service.take_turns(v_guess);
-        if auth_service.lock_seconds(array[v_guess]) is not null then
+        select l.* into wait_seconds, allowed from auth_service.lock_of(array[v_guess]) as l;
+        if wait_seconds is not null then
             refusal := 'over_request_rate_limit';
             return;
         end if;
@@ -827,7 +914,7 @@ begin
     delete from auth.one_time_tokens as t where t.id = v_token.id and t.token_hash = v_token.token_hash;
     if not found then
         if v_guess is not null then
-            perform auth_service.note_failure(v_guess, 5);
+            perform auth_service.note_failure(v_guess);
         end if;
         refusal := 'otp_expired';
         return;
@@ -898,18 +985,25 @@ comment on function auth_service.confirm_email_change(auth.users, auth.one_time_
     'Notes that one of the two addresses agreed; with the second one the change is made.';
 
 create function auth_service.exchange_code(
-    code_hash text, verifier text, refresh_hash text, visitor jsonb, out claims text, out person text, out refusal text
+    code_hash text, verifier text, refresh_hash text, visitor jsonb, out claims text, out person text, out refusal text,
+    out wait_seconds integer, out allowed integer
 )
 language plpgsql volatile security definer
 set search_path = ''
 as $$
 declare
+    v_address text := visitor ->> 'address';
     v_flow auth.flow_state;
     v_session record;
 begin
-    delete from auth.flow_state as w
+    select l.* into wait_seconds, allowed from auth_service.lock_of(array['address:' || v_address]) as l;
+    if wait_seconds is not null then
+        refusal := 'over_request_rate_limit';
+        return;
+    end if;
+    select w.* into v_flow from auth.flow_state as w
     where w.auth_code = code_hash and w.auth_code_issued_at > now() - interval '5 minutes'
-    returning w.* into v_flow;
+    for update;
     perform from auth.users as u where u.id = v_flow.user_id and u.deleted_at is null for key share;
     if not found then
         refusal := 'flow_state_not_found';
@@ -918,9 +1012,12 @@ begin
     if v_flow.code_challenge <> (case v_flow.code_challenge_method
         when 'plain' then verifier
         else rtrim(translate(encode(sha256(convert_to(verifier, 'UTF8')), 'base64'), '+/', '-_'), '=') end) then
+        -- It counts against whoever tries, not against the code: who only saw that must not spoil the log-in.
+        perform auth_service.note_failure_at(v_address);
         refusal := 'bad_code_verifier';
         return;
     end if;
+    delete from auth.flow_state as w where w.id = v_flow.id;
     v_session := auth_service.open_session(v_flow.user_id, 'otp', refresh_hash, visitor);
     claims := v_session.claims;
     person := v_session.person;
@@ -928,7 +1025,7 @@ begin
 end
 $$;
 comment on function auth_service.exchange_code(text, text, text, jsonb) is
-    'Finishes a log-in by link for whoever holds the verifier of its challenge; a wrong verifier spends the code.';
+    'Finishes a log-in by link, once, for whoever holds the verifier of its challenge; a wrong verifier counts as a wrong guess from its address, and leaves the code as it is.';
 
 -- Second factors
 
@@ -1002,7 +1099,7 @@ $$;
 comment on function auth_service.challenge_factor(jsonb, uuid, text) is 'Asks for a factor; the answer is awaited for five minutes.';
 
 create function auth_service.begin_verify_factor(
-    claims jsonb, factor_id uuid, challenge_id uuid, out secret text, out wait_seconds integer
+    claims jsonb, factor_id uuid, challenge_id uuid, out secret text, out wait_seconds integer, out allowed integer
 )
 language plpgsql stable security definer
 set search_path = ''
@@ -1017,7 +1114,7 @@ begin
         raise sqlstate 'PT422' using message = 'mfa_challenge_expired',
             detail = 'MFA challenge has expired, verify against another challenge or create a new challenge.';
     end if;
-    wait_seconds := auth_service.lock_seconds(array['factor:' || v_factor.id]);
+    select l.* into wait_seconds, allowed from auth_service.lock_of(array['factor:' || v_factor.id]) as l;
     secret := v_factor.secret;
 end
 $$;
@@ -1026,7 +1123,7 @@ comment on function auth_service.begin_verify_factor(jsonb, uuid, uuid) is
 
 create function auth_service.finish_verify_factor(
     claims jsonb, factor_id uuid, challenge_id uuid, step bigint, refresh_hash text,
-    out session_claims text, out person text, out refusal text
+    out session_claims text, out person text, out refusal text, out wait_seconds integer, out allowed integer
 )
 language plpgsql volatile security definer
 set search_path = ''
@@ -1044,13 +1141,14 @@ begin
         refusal := 'session_not_found';
         return;
     end if;
-    if auth_service.lock_seconds(array['factor:' || v_factor.id]) is not null then
+    select l.* into wait_seconds, allowed from auth_service.lock_of(array['factor:' || v_factor.id]) as l;
+    if wait_seconds is not null then
         refusal := 'over_request_rate_limit';
         return;
     end if;
     if step is null or exists (
         select from auth.mfa_challenges as c where c.factor_id = v_factor.id and c.otp_code::bigint >= step) then
-        perform auth_service.note_failure('factor:' || v_factor.id, 5);
+        perform auth_service.note_failure('factor:' || v_factor.id);
         refusal := 'mfa_verification_failed';
         return;
     end if;
@@ -1080,7 +1178,7 @@ begin
     insert into auth.refresh_tokens (token, user_id, revoked, created_at, updated_at, session_id)
     values (refresh_hash, v_caller.user_id, false, now(), now(), v_caller.session_id);
     session_claims := auth_service.session_claims(v_caller.session_id);
-    person := auth_service.person(v_caller.user_id);
+    person := auth_service.person(v_caller.user_id, v_caller.session_id);
 end
 $$;
 comment on function auth_service.finish_verify_factor(jsonb, uuid, uuid, bigint, text) is
@@ -1153,7 +1251,7 @@ as $$
 declare
     v_id uuid := auth_service.add_user(attributes ->> 'email', password_hash, attributes -> 'app_metadata',
         attributes -> 'user_metadata', coalesce((attributes ->> 'email_confirm')::boolean, false), false,
-        (attributes ->> 'id')::uuid);
+        (attributes ->> 'id')::uuid, false);
 begin
     if v_id is null then
         raise sqlstate 'PT422' using message = 'email_exists',
@@ -1171,12 +1269,18 @@ as $$
 declare
     v_user jsonb := auth_service.admin_user(id);
     v_email text := nullif(nullif(lower(attributes ->> 'email'), ''), v_user ->> 'email');
+    v_app jsonb := attributes -> 'app_metadata';
+    v_organization_id text := coalesce(v_app ->> 'organization_id', v_user #>> '{app_metadata,organization_id}');
 begin
+    if v_organization_id is not null and coalesce(v_app ->> 'organization_id', v_app ->> 'role') is not null then
+        -- Before the account is locked: members are changed under the lock of their organization, which comes first.
+        perform private.appoint(admin_update.id, v_organization_id, v_app ->> 'role');
+    end if;
     perform auth_service.lock_account(id);
     if v_email is not null then
         perform auth_service.set_email(admin_update.id, v_email, false);
     end if;
-    perform auth_service.check_metadata(auth_service.merged(u.raw_app_meta_data, attributes -> 'app_metadata')),
+    perform auth_service.check_metadata(auth_service.merged(u.raw_app_meta_data, v_app)),
         auth_service.check_metadata(auth_service.merged(u.raw_user_meta_data, attributes -> 'user_metadata'))
     from auth.users as u where u.id = admin_update.id;
     update auth.users as u
@@ -1186,7 +1290,11 @@ begin
         phone = coalesce(nullif(attributes ->> 'phone', ''), u.phone),
         phone_confirmed_at = case when (attributes ->> 'phone_confirm')::boolean
             then coalesce(u.phone_confirmed_at, now()) else u.phone_confirmed_at end,
-        raw_app_meta_data = auth_service.merged(u.raw_app_meta_data, attributes -> 'app_metadata'),
+        -- Which organization somebody has chosen is kept here, and nothing else that members say.
+        raw_app_meta_data = auth_service.merged(
+                auth_service.own_metadata(u.raw_app_meta_data), auth_service.own_metadata(v_app))
+            || jsonb_strip_nulls(jsonb_build_object('organization_id', case when v_app ? 'organization_id'
+                then v_app -> 'organization_id' else u.raw_app_meta_data -> 'organization_id' end)),
         raw_user_meta_data = auth_service.merged(u.raw_user_meta_data, attributes -> 'user_metadata'),
         banned_until = case
             when attributes ->> 'ban_seconds' is null then u.banned_until
@@ -1204,7 +1312,7 @@ exception
 end
 $$;
 comment on function auth_service.admin_update(uuid, jsonb, text) is
-    'Changes an account; a new password ends its sessions, and so does a ban for as long as it lasts.';
+    'Changes an account; a new password ends its sessions, and so does a ban for as long as it lasts. app_metadata.organization_id and role are a membership: made, or changed.';
 
 create function auth_service.admin_delete(id uuid, is_soft boolean) returns void
 language plpgsql volatile security definer
@@ -1251,7 +1359,7 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_id uuid := auth_service.add_user(email, null, null, data, false, true);
+    v_id uuid := auth_service.add_user(email, null, null, data, false, true, null, false);
 begin
     if v_id is null then
         select u.id into v_id from auth.users as u

@@ -15,6 +15,7 @@ from api.settings import Limit
 
 from . import admin, links, page, routes
 from .envelope import envelope
+from .requests import check_key
 
 CONTRACT = "auth"
 DEFAULT_LIMITS = {"anonymous": Limit(1200, 60)}
@@ -33,7 +34,9 @@ def create_app(services: Services) -> App:
     rule = Rule(CONTRACT, services.settings.limits_of(CONTRACT, DEFAULT_LIMITS).get("anonymous"))
 
     async def admit(scope: Scope) -> Permit:
-        return await services.limiter.permit(rule, anonymous(address_of(scope)))
+        permit = await services.limiter.permit(rule, anonymous(address_of(scope)))
+        check_key(scope, services.credentials, permit)
+        return permit
 
     return Door(
         app,

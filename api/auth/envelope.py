@@ -15,6 +15,9 @@ from api.limits import Header
 
 API_VERSION: Header = (b"x-supabase-api-version", b"2024-01-01")
 
+MAILS_AN_HOUR = b"12"
+"""As many as `private.take_mail` lets go to one address."""
+
 _CODES = {
     "conflict": (422, "conflict"),
     "forbidden": (403, "not_admin"),
@@ -59,5 +62,12 @@ def envelope(error: ApiError, request_id: bytes) -> Answer:
         headers.append((b"www-authenticate", b"Bearer"))
     if code == "over_email_send_rate_limit":
         # Mails are counted by the hour of the clock.
-        headers.append((b"retry-after", b"%d" % (3600 - int(time.time()) % 3600)))
+        now = int(time.time())
+        wait = 3600 - now % 3600
+        headers += [
+            (b"retry-after", b"%d" % wait),
+            (b"x-ratelimit-limit", MAILS_AN_HOUR),
+            (b"x-ratelimit-remaining", b"0"),
+            (b"x-ratelimit-reset", b"%d" % (now + wait)),
+        ]
     return status, headers, content

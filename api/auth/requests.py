@@ -11,10 +11,11 @@ from msgspec import Struct
 from api.accounts import Accounts, MailOptions, Visitor, invalid
 from api.bodies import check_media_type, decode, read
 from api.credentials import Credentials, Kind, bearer_in
-from api.door import Reply, address_of, header
+from api.door import Reply, Scope, address_of, header
 from api.errors import ApiError
-from api.jwts import payload_of
-from api.limits import Header
+from api.gateway import key_in
+from api.jwts import InvalidTokenError, payload_of
+from api.limits import Header, Permit
 from api.services import Services
 
 from .envelope import API_VERSION
@@ -24,6 +25,7 @@ AnyRequest = Request[Any, Any, Any]
 T = TypeVar("T", bound=Struct)
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+_BEARER = re.compile(rb"bearer +[^ ]", re.IGNORECASE)
 _CHALLENGE = re.compile(r"[\w.~-]{43,128}", re.ASCII)
 # No user, no password, and nothing after a bracket, of which the parser takes no notice.
 _AUTHORITY = re.compile(r"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d*)?")
@@ -88,10 +90,14 @@ async def user_claims(request: AnyRequest) -> bytes:
 
 
 async def require_service(request: AnyRequest) -> None:
-    """Let whoever shows the service role key in. Raises ApiError for anyone else."""
-    token = _bearer(request)
-    credentials = _credentials(request)
-    if token.startswith("sb_"):
+    """Let whoever shows the service role key in, as bearer, or as API key and no other bearer.
+
+    Raises ApiError for anyone else.
+    """
+    scope: Any = request.scope
+    credentials, key = _credentials(request), key_in(scope)
+    token = _bearer(request) if key is None or header(scope, b"authorization") else key
+    if token == key or token.startswith("sb_"):
         role = credentials.role_of_key(token)
     else:
         role = (await credentials.of_bearer(token)).role
@@ -99,10 +105,32 @@ async def require_service(request: AnyRequest) -> None:
         raise ApiError(403, "not_admin", "User not allowed")
 
 
+class WrongKeyError(ApiError):
+    """An API key that is none of ours, in a request that was counted by `permit`."""
+
+    def __init__(self, permit: Permit | None) -> None:
+        super().__init__(401, "no_authorization", "Invalid API key")
+        self.permit = permit
+
+
+def check_key(scope: Scope, credentials: Credentials, permit: Permit | None = None) -> None:
+    """Refuse an API key that is none. Raises ApiError.
+
+    None at all will do: links are followed without one, and the key says no more than that nobody asks.
+    """
+    key = key_in(scope)
+    if key is None:
+        return
+    try:
+        credentials.role_of_key(key)
+    except InvalidTokenError:
+        raise WrongKeyError(permit) from None
+
+
 def _bearer(request: AnyRequest) -> str:
     scope: Any = request.scope
-    authorization = header(scope, b"authorization")
-    if authorization is None:
+    authorization = header(scope, b"authorization") or b""
+    if not _BEARER.match(authorization):
         raise ApiError(401, "no_authorization", "This endpoint requires a valid Bearer token")
     return bearer_in(authorization)
 

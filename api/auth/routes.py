@@ -16,6 +16,7 @@ from .requests import (
     accounts_of,
     answer,
     body,
+    check_key,
     mail_options,
     no_content,
     path_id,
@@ -52,6 +53,8 @@ async def health(request: AnyRequest) -> Reply:  # noqa: ARG001
 @get("/settings", operation_id="AuthSettings")
 async def settings(request: AnyRequest) -> Reply:
     """Say what may be done here: log in by e-mail, and by nothing else."""
+    scope: Any = request.scope
+    check_key(scope, services_of(request).credentials)
     says = {
         "external": {"email": True, "phone": False, "anonymous_users": False},
         "disable_signup": False,

@@ -82,6 +82,10 @@ def _sentence(fault: Fault) -> str:
             f"{schema['maxLength']} characters" if "maxLength" in schema else f"{schema['maxItems']} elements"
         )
         return f"Ensure this field has no more than {largest}."
+    if fault.problem is Problem.SMALL:
+        return f"Ensure this value is greater than or equal to {schema['minimum']}."
+    if fault.problem is Problem.LARGE:
+        return f"Ensure this value is less than or equal to {schema['maximum']}."
     if fault.problem is Problem.FORM and "pattern" in schema:
         return "Enter a valid value."
     return SENTENCES.get(fault.problem) or KINDS[schema.get("format") or schema["type"]]

@@ -121,7 +121,7 @@ class Verify(Struct):
 
 
 class CreateTicket(Struct):
-    """A new ticket."""
+    """A new ticket. Assignee, due date and tags are the desk's: a customer who gives any is refused (403)."""
 
     title: Title
     description: Text | UnsetType = UNSET

@@ -139,7 +139,10 @@ CONTRACT = Contract(
     version="1.0.0",
     description=(
         "Customers and agents work on tickets with the JWT of their log-in. A socket at "
-        "`/ws/tickets/{ticket_id}` beside this base tells what happens on a ticket."
+        "`/ws/tickets/{ticket_id}` beside this base tells what happens on a ticket: `message.received`, and "
+        "`ticket.updated` when something changes that a ticket shows. Assigning it, or raising its priority "
+        "from high to urgent (which is shown as high too), changes nothing of that and is not told. What is "
+        "heard is the ticket or the message as it was then, at once and later by `?since=` alike."
     ),
     security={
         "jwt": {

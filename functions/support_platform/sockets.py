@@ -15,7 +15,7 @@ from api.event_log import Event
 from api.limits import Rule
 from api.services import Services
 from api.sockets import Handler, Socket
-from api.watches import Outbox, Watch
+from api.watches import Message, Outbox, Watch
 
 PATH = r"/ws/tickets/(?P<ticket_id>[^/]+)/?"
 WATCH_TICKET = b"select support_platform.watch_ticket($1, $2)"
@@ -27,9 +27,9 @@ LOST_REASON = "not_found"
 class TicketOutbox(Outbox):
     """An outbox that ends when its ticket is seen no more."""
 
-    def passes(self, message: str) -> bool:
+    def passes(self, message: Message) -> bool:
         """Whether a message is to be sent; that the ticket is lost is none, and ends it."""
-        if message.startswith(LOST):
+        if isinstance(message, str) and message.startswith(LOST):
             self.end(LOST_REASON)
         return super().passes(message)
 

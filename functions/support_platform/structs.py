@@ -85,7 +85,7 @@ class Ticket(Struct):
 
 
 class TicketPage(Struct):
-    """A page of tickets, the newest first."""
+    """A page of tickets, the newest first; a list of nothing has no pages."""
 
     items: list[Ticket]
     total: int
@@ -104,7 +104,7 @@ class Message(Struct):
 
 
 class MessagePage(Struct):
-    """A page of a ticket's messages, the oldest first."""
+    """A page of a ticket's messages, the oldest first; a list of nothing has no pages."""
 
     items: list[Message]
     total: int

@@ -83,9 +83,12 @@ def test_nobody_but_the_service_role_reaches(
         is_jwt_of_ours = name in {"anon", "publishable", "user", "admin", "token"}
         answer = send(visitor, person, endpoint, bearer(credential))
         assert_error(answer, 403, "not_admin" if is_jwt_of_ours else "bad_jwt")
+    assert_error(send(visitor, person, endpoint), 403, "not_admin")
+    visitor.headers.pop("apikey")
     assert_error(send(visitor, person, endpoint), 401, "no_authorization")
-    for wrong in ({"Authorization": "Basic eDp5"}, {"Authorization": f"bearer{desk.service_key}"}):
-        assert_error(send(visitor, person, endpoint, wrong), 403, "bad_jwt")
+    for wrong in ("Basic eDp5", f"bearer{desk.service_key}", desk.service_key):
+        answer = send(visitor, person, endpoint, {"Authorization": wrong, "apikey": desk.service_key})
+        assert_error(answer, 401, "no_authorization")
     after = (
         desk.sql(SUMS),
         people.seen_by_owner("to_jsonb(users) - 'last_sign_in_at' - 'updated_at'", person.user_id),
@@ -128,10 +131,32 @@ def test_back_end_makes_reads_changes_and_deletes_an_account_with_either_key(
     assert people.ways_in(session) == [(403, "user_not_found"), *ALL_OUT[1:]]
 
 
-def test_account_without_an_organization_founds_one_and_with_one_joins_in_the_role_that_is_named(
+@pytest.mark.parametrize("key", ["service_key", "secret_key"])
+def test_back_end_needs_no_bearer_beside_its_key(desk: Desk, people: People, key: str) -> None:
+    visitor, email = people.visitor(getattr(desk, key)), new_email()
+    assert "authorization" not in visitor.headers
+    made = assert_answer(visitor.post("/admin/users", json={"email": email}))
+    path = f"/admin/users/{made['id']}"
+    assert assert_answer(visitor.get(path))["email"] == email
+    assert_answer(visitor.get("/admin/users", params={"per_page": 1}))
+    assert_answer(visitor.post("/admin/generate_link", json={"type": "recovery", "email": email}))
+    # The key says who asks only where no person does.
+    person = people.person()
+    assert_error(visitor.get(path, headers=person.log_in().headers), 403, "not_admin")
+    assert_error(visitor.get(path, headers=bearer(desk.anon_key)), 403, "not_admin")
+    assert_error(visitor.get("/user"), 401, "no_authorization")
+    assert_answer(visitor.request("DELETE", path, json={}))
+
+
+def test_account_joins_in_the_role_that_is_named_founds_what_it_names_and_else_is_member_of_nothing(
     desk: Desk, people: People
 ) -> None:
     organization = desk.organization()
+    bare = people.person(app_metadata=None)
+    session = bare.log_in()
+    assert session.claims["app_metadata"] == {"provider": "email", "providers": ["email"]}
+    assert people.ways_in(session) == ALL_IN
+    assert not desk.sql("select from public.members where user_id = %s", [bare.user_id])
     for role in ("customer", "agent", "senior_agent", "team_lead", "admin"):
         claims = people.person(role, organization).log_in().claims["app_metadata"]
         assert (claims["organization_id"], claims["role"]) == (organization, role)
@@ -149,6 +174,30 @@ def test_account_without_an_organization_founds_one_and_with_one_joins_in_the_ro
         answer = people.service().post("/admin/users", json={"email": email, "app_metadata": wrong})
         assert_error(answer, 400, "validation_failed")
         assert not desk.sql("select from auth.users where email = %s", [email])
+
+
+def test_back_end_moves_and_promotes_somebody_and_is_told_what_became_of_it(
+    desk: Desk, people: People, service: Visitor
+) -> None:
+    organization, person = desk.organization(), people.person(app_metadata=None)
+    session, path = person.log_in(), f"/admin/users/{person.user_id}"
+
+    def put(**app_metadata: Any) -> Any:
+        return assert_answer(service.put(path, json={"app_metadata": app_metadata}))["app_metadata"]
+
+    shown = put(organization_id=organization, role="agent", plan="gold")
+    assert (shown["organization_id"], shown["role"], shown["plan"]) == (organization, "agent", "gold")
+    refreshed = Session.of(person.visitor.refresh(session.refresh_token))
+    assert refreshed.claims["app_metadata"] == shown
+    assert put(role="admin")["role"] == "admin"
+    role = "select role::text from public.members where user_id = %s and organization_id = %s"
+    assert desk.value(role, [person.user_id, organization]) == "admin"
+    assert_error(service.put(path, json={"app_metadata": {"role": "agent"}}), 409, "last_admin")
+    for wrong in ({"role": "king"}, {"organization_id": NOBODY}, {"organization_id": "x"}):
+        assert_error(service.put(path, json={"app_metadata": wrong}), 400, "validation_failed")
+    banned = assert_answer(service.put(path, json={"ban_duration": "1h"}))
+    assert banned["app_metadata"] == assert_answer(service.get(path))["app_metadata"]
+    assert banned["app_metadata"] == {**shown, "role": "admin"}
 
 
 def test_new_account_has_to_be_new_and_whole(desk: Desk, person: Person, service: Visitor) -> None:

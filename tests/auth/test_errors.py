@@ -304,7 +304,11 @@ def test_account_without_a_session_of_its_owner(desk: Desk, sender: Sender, endp
     before = desk.value(ALL_OF_IT)
     sender.headers["person"] = {}
     assert_error(sender.send(endpoint, b"{}"), 401, "no_authorization")
-    for text in ("Bearer", "Bearer x", "Bearer a.b.c", "Basic eDp5", "x" * 20_000, "Bearer " + "." * 9_000):
+    token = sender.session.access_token
+    for text in ("Bearer", "Basic eDp5", "x" * 20_000, token, f"Token {token}", f"Bearer{token}"):
+        sender.headers["person"] = {"Authorization": text}
+        assert_error(sender.send(endpoint, b"{}"), 401, "no_authorization")
+    for text in ("Bearer x", "Bearer a.b.c", "Bearer " + "." * 9_000, f"Bearer {token} {token}"):
         sender.headers["person"] = {"Authorization": text}
         assert_error(sender.send(endpoint, b"{}"), 403, "bad_jwt")
     for key in (desk.anon_key, desk.service_key, desk.publishable_key, desk.secret_key, desk.token()):
@@ -313,17 +317,34 @@ def test_account_without_a_session_of_its_owner(desk: Desk, sender: Sender, endp
     assert desk.value(ALL_OF_IT) == before
 
 
-def test_key_of_the_project_that_is_wrong_or_missing_changes_nothing_here(
+def test_key_of_the_project_may_be_missing_and_not_be_wrong(
     desk: Desk, person: Person, visitor: Visitor
 ) -> None:
     # The key says who a visitor is, and they are nobody in any case.
     body = {"email": person.email, "password": person.password}
-    for key in ("", "x", "sb_publishable_x", "ü", desk.service_key):
-        headers = [(b"apikey", key.encode())]
-        answer = httpx.post(f"{desk.url}{BASE}/token?grant_type=password", json=body, headers=headers)
+    url = f"{desk.url}{BASE}"
+    good = (desk.anon_key, desk.publishable_key, desk.service_key, desk.secret_key)
+    for key in ("", *good):
+        answer = httpx.post(f"{url}/token?grant_type=password", json=body, headers={"apikey": key})
         Session.of(answer)
-        admin_answer = httpx.get(f"{desk.url}{BASE}/admin/users", headers=headers)
-        assert_error(admin_answer, 401, "no_authorization")
+        assert httpx.get(f"{url}/settings", headers={"apikey": key}).status_code == 200
+    theirs, service = (
+        f"Bearer {token}".encode() for token in (person.log_in().access_token, desk.service_key)
+    )
+    for key in ("x", "sb_publishable_x", "ü", desk.anon_key[:-4] + "AAAA", person.log_in().access_token):
+        headers = [(b"apikey", key.encode())]
+        for answer in (
+            httpx.post(f"{url}/token?grant_type=password", json=body, headers=headers),
+            httpx.get(f"{url}/user", headers=[*headers, (b"authorization", theirs)]),
+            httpx.get(f"{url}/admin/users", headers=[*headers, (b"authorization", service)]),
+        ):
+            assert assert_error(answer, 401, "no_authorization")["message"] == "Invalid API key"
+        settings = httpx.get(f"{url}/settings", headers=headers)
+        assert (settings.status_code, settings.json()["message"]) == (401, "Invalid API key")
+        for path in ("/health", "/.well-known/jwks.json"):
+            assert httpx.get(f"{url}{path}", headers=headers).status_code == 200
+    asked = httpx.get(f"{url}/admin/users?apikey={desk.secret_key}&per_page=1")
+    assert_answer(asked)
     visitor.headers.pop("apikey")
     Session.of(visitor.log_in(person.email, person.password))
     visitor.headers.pop("x-supabase-api-version")

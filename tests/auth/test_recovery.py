@@ -322,7 +322,7 @@ def code_of_with(answer: httpx.Response, fragment: str) -> str:
     return parse_qs(location.query)["code"][0]
 
 
-def test_wrong_verifier_spends_the_code(
+def test_wrong_verifier_logs_nobody_in_and_leaves_the_code_to_its_owner(
     desk: Desk, people: People, person: Person, visitor: Visitor, mailbox: Mailbox
 ) -> None:
     verifier, challenge = verifier_and_challenge()
@@ -330,9 +330,15 @@ def test_wrong_verifier_spends_the_code(
     visitor.post("/recover", json=body)
     code = code_of(visitor.follow(mailbox.letter(person.email, "recovery").link))
     assert place_of_page(desk, code)
-    assert_error(exchange(people.visitor(), code, challenge), 400, "bad_code_verifier")
-    assert_error(exchange(visitor, code, verifier), 404, "flow_state_not_found")
+    thief = people.visitor()
+    for _ in range(50):
+        assert_error(exchange(thief, code, challenge), 400, "bad_code_verifier")
+    locked = exchange(thief, code, challenge)
+    assert_error(locked, 429, "over_request_rate_limit")
+    assert (locked.headers["x-ratelimit-limit"], locked.headers["x-ratelimit-remaining"]) == ("50", "0")
     assert not desk.sql("select from auth.sessions where user_id = %s", [person.user_id])
+    assert Session.of(exchange(visitor, code, verifier)).claims["sub"] == person.user_id
+    assert_error(exchange(visitor, code, verifier), 404, "flow_state_not_found")
 
 
 def place_of_page(desk: Desk, code: str) -> bool:

@@ -59,7 +59,8 @@ async function ended(call) {
 /** Somebody who needed no confirmation, logged in. */
 async function person(name, data = {}) {
   const email = address(name);
-  const user_metadata = { name: name[0].toUpperCase() + name.slice(1), ...data };
+  const title = name[0].toUpperCase() + name.slice(1);
+  const user_metadata = { name: title, organization: `${title} Ltd`, ...data };
   await done(backEnd().auth.admin.createUser({ email, password: PASSWORD, email_confirm: true, user_metadata }));
   const client = visitor();
   const { user } = await done(client.auth.signInWithPassword({ email, password: PASSWORD }));
@@ -174,7 +175,7 @@ const stories = {
 
   /** Joins an organization that is there already, and sees nothing there but their own. */
   async customer() {
-    const ada = await person('ada', { organization: 'Ada Ltd' });
+    const ada = await person('ada');
     const { organization_id } = (await me(ada.client)).app_metadata;
     const carl = visitor();
     const email = address('carl');
@@ -200,7 +201,7 @@ const stories = {
 
     await done(ada.auth.updateUser({ data: { language: 'en', nickname: 'A' } }));
     const { user } = await done(ada.auth.updateUser({ data: { nickname: null } }));
-    deepEqual(user.user_metadata, { name: 'Ada', language: 'en' });
+    deepEqual(user.user_metadata, { name: 'Ada', organization: 'Ada Ltd', language: 'en' });
     equal(user.app_metadata.role, 'admin');
     deepEqual((await done(ada.auth.getUserIdentities())).identities.map((identity) => identity.provider), ['email']);
 
@@ -482,7 +483,7 @@ const stories = {
     equal(claims.iss, `${URL_}/auth/v1`);
     deepEqual([claims.sub, claims.role, claims.aal], [ada.id, 'authenticated', 'aal1']);
     equal(claims.app_metadata.role, 'admin');
-    deepEqual(claims.user_metadata, { name: 'Ada' });
+    deepEqual(claims.user_metadata, { name: 'Ada', organization: 'Ada Ltd' });
     deepEqual(asked, header.alg === 'ES256'
       ? ['/auth/v1/.well-known/jwks.json']
       : ['/auth/v1/user', '/auth/v1/user']);

@@ -206,3 +206,168 @@ def test_a_lock_outlives_the_hour_that_its_guesses_are_remembered_for(office: Of
     owner.rows("update auth.failed_attempts set last_failed_at = now() - interval '2 hours'")
     owner.rows("select auth_service.maintain()")
     assert office.log_in("ann@example.com")["refusal"] == "over_request_rate_limit"
+
+
+# Whose member an account is
+
+MEMBERSHIPS = """
+    select organization_id, role::text from public.members where user_id = %s::uuid and is_active
+    order by created_at, role
+"""
+
+
+def appointed(office: Office, user: str, **app_metadata: Any) -> dict[str, Any]:
+    """Say of an account what it is; return what is answered of it."""
+    attributes = {"app_metadata": app_metadata}
+    return dict(
+        office.call("admin_update", id=user, attributes=attributes, password_hash=None)["app_metadata"]
+    )
+
+
+@pytest.mark.parametrize("make", ["admin_create", "admin_invite", "admin_link"])
+def test_an_account_that_the_server_makes_and_says_no_organization_of_is_member_of_nothing(
+    make: str, office: Office, owner: Acting
+) -> None:
+    count = "select count(*) from public.organizations"
+    before = owner.value(count)
+    calls: dict[str, dict[str, Any]] = {
+        "admin_create": {"attributes": {"email": "bob@example.com", "user_metadata": {"name": "Bob"}}},
+        "admin_invite": {"email": "bob@example.com", "data": {"name": "Bob"}},
+        "admin_link": {"kind": "invite", "email": "bob@example.com", "data": {"name": "Bob"}},
+    }
+    if make == "admin_link":
+        calls[make] |= {"token_hash": "t", "code_hash": "c"}
+    made = office.call(make, **calls[make])
+    assert made["user_metadata"] == {"name": "Bob"}
+    assert made["app_metadata"] == {"provider": "email", "providers": ["email"]}
+    assert owner.rows(MEMBERSHIPS, [made["id"]]) == []
+    assert owner.value(count) == before
+
+
+@pytest.mark.parametrize("make", ["admin_create", "admin_invite", "sign-up link", "sign-up"])
+def test_an_account_that_names_an_organization_founds_or_joins_it(
+    make: str, office: Office, owner: Acting, north: Organization
+) -> None:
+    for data, role in (({"organization": "Bob's"}, "admin"), ({"organization_id": north.id}, "customer")):
+        email = f"{office.word('bob')}@example.com"
+        if make == "sign-up":
+            user = office.sign_up(email, data=data)["person"]["id"]
+        elif make == "sign-up link":
+            hashes = {"token_hash": office.word("t"), "code_hash": office.word("c"), "password_hash": "h"}
+            user = office.call("admin_link", kind="signup", email=email, data=data, **hashes)["id"]
+        elif make == "admin_invite":
+            user = office.call("admin_invite", email=email, data=data)["id"]
+        else:
+            attributes = {"email": email, "user_metadata": data}
+            user = office.call("admin_create", attributes=attributes)["id"]
+        ((organization, found),) = owner.rows(MEMBERSHIPS, [user])
+        assert found == role
+        assert (organization == north.id) == (role == "customer")
+
+
+def test_the_server_makes_somebody_a_member_afterwards(
+    office: Office, owner: Acting, login: Acting, north: Organization
+) -> None:
+    attributes = {"email": "bob@example.com", "email_confirm": True, "user_metadata": {"name": "Bob"}}
+    user = office.call("admin_create", attributes=attributes, password_hash="h")["id"]
+    shown = appointed(office, user, organization_id=north.id, role="agent", plan="gold")
+    assert owner.rows(MEMBERSHIPS, [user]) == [(north.id, "agent")]
+    assert (shown["organization_id"], shown["role"], shown["plan"]) == (north.id, "agent", "gold")
+    account = office.logged_in("bob@example.com")
+    assert account.claims["app_metadata"] == shown
+    assert appointed(office, user, role="team_lead")["role"] == "team_lead"
+    (admission,) = admit(login, of(account.actor))
+    assert admission.claims
+    assert admission.claims["app_metadata"]["role"] == "team_lead", "on the next request"
+    assert appointed(office, user, organization_id=north.id)["role"] == "team_lead"
+    other = office.call("admin_create", attributes={"email": "eve@example.com"})["id"]
+    assert appointed(office, other, organization_id=north.id)["role"] == "customer"
+    stored = office.user("bob@example.com")["raw_app_meta_data"]
+    assert stored == {
+        "provider": "email",
+        "providers": ["email"],
+        "plan": "gold",
+        "organization_id": north.id,
+    }
+
+
+def test_somebody_who_is_made_a_member_elsewhere_stays_one_here(
+    office: Office, owner: Acting, north: Organization, south: Organization
+) -> None:
+    account = office.account("ann@example.com", data={"organization_id": north.id})
+    owner.rows(
+        "update public.members set created_at = now() - interval '1 second' where user_id = %s", [account.id]
+    )
+    shown = appointed(office, account.id, organization_id=south.id, role="agent")
+    assert (shown["organization_id"], shown["role"]) == (south.id, "agent")
+    assert owner.rows(MEMBERSHIPS, [account.id]) == [(north.id, "customer"), (south.id, "agent")]
+    assert office.refresh(account.refresh_token)["claims"]["app_metadata"] == shown
+    back = appointed(office, account.id, organization_id=None)
+    assert (back["organization_id"], back["role"]) == (north.id, "customer")
+    assert len(owner.rows(MEMBERSHIPS, [account.id])) == 2
+
+
+def test_an_account_that_nobody_has_proved_stays_where_it_was_made(
+    office: Office, owner: Acting, north: Organization, south: Organization
+) -> None:
+    attributes = {
+        "email": "bob@example.com",
+        "email_confirm": True,
+        "app_metadata": {"organization_id": north.id, "role": "agent"},
+    }
+    user = office.call("admin_create", attributes=attributes, password_hash="known to whoever made it")["id"]
+    owner.rows(
+        "update public.members set created_at = now() - interval '1 second' where user_id = %s", [user]
+    )
+    appointed(office, user, organization_id=south.id, role="admin")
+    by_password = office.log_in("bob@example.com")
+    for said in (by_password["claims"], by_password["person"]):
+        assert said["app_metadata"]["organization_id"] == north.id
+        assert said["app_metadata"]["role"] == "agent"
+    by_link = office.follow("recovery", office.mailed("bob@example.com", "recovery"))
+    assert by_link["claims"]["app_metadata"]["organization_id"] == south.id
+    assert by_link["person"]["app_metadata"] == by_link["claims"]["app_metadata"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"role": "king"}, {"organization_id": NOBODY}, {"organization_id": "x"}, {"organization_id": 7}]
+)
+def test_the_server_may_say_what_cannot_be(wrong: dict[str, Any], office: Office, owner: Acting) -> None:
+    account = office.account("ann@example.com")
+    before = office.user("ann@example.com"), owner.rows(MEMBERSHIPS, [account.id])
+    attributes = {"app_metadata": {**wrong, "plan": "gold"}, "user_metadata": {"a": 1}}
+    office.refused("PT400", "invalid_field", "admin_update", id=account.id, attributes=attributes)
+    assert (office.user("ann@example.com"), owner.rows(MEMBERSHIPS, [account.id])) == before
+
+
+def test_the_last_admin_of_an_organization_stays_one_whoever_says_otherwise(office: Office) -> None:
+    account = office.account("ann@example.com")
+    attributes = {"app_metadata": {"role": "agent"}}
+    office.refused("PT409", "last_admin", "admin_update", id=account.id, attributes=attributes)
+
+
+def test_a_role_of_somebody_who_is_member_of_nothing_is_not_shown(office: Office) -> None:
+    made = office.call(
+        "admin_create", attributes={"email": "bob@example.com", "app_metadata": {"role": "admin"}}
+    )
+    assert "role" not in made["app_metadata"]
+    assert "role" not in appointed(office, made["id"], role="admin", member_id=NOBODY, scopes=["x"])
+    assert set(office.call("admin_user", id=made["id"])["app_metadata"]) == {"provider", "providers"}
+
+
+def test_whoever_is_banned_is_shown_as_the_member_that_they_are(office: Office, south: Organization) -> None:
+    account = office.account("ann@example.com")
+    appointed(office, account.id, organization_id=south.id, role="agent")
+    before = office.call("admin_user", id=account.id)["app_metadata"]
+    assert before["organization_id"] == south.id
+    banned = office.call("admin_update", id=account.id, attributes={"ban_seconds": 3600})
+    assert banned["app_metadata"] == office.call("admin_user", id=account.id)["app_metadata"] == before
+    assert appointed(office, account.id, role="customer")["role"] == "customer"
+    assert office.log_in("ann@example.com")["refusal"] == "user_banned"
+
+
+def test_whoever_was_deactivated_is_shown_as_member_of_nothing(office: Office, owner: Acting) -> None:
+    account = office.account("ann@example.com")
+    owner.rows("update public.members set is_active = false where user_id = %s::uuid", [account.id])
+    shown = office.call("admin_user", id=account.id)["app_metadata"]
+    assert set(shown) == {"provider", "providers"}

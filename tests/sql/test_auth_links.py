@@ -1,5 +1,6 @@
 """The auth service's mails: what is kept of their secrets, and what a link or a code does, once."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -239,14 +240,16 @@ CHALLENGES = {
 """Challenge and verifier; the first is the example of RFC 7636."""
 
 
-def exchange(office: Office, code: str, verifier: str) -> dict[str, Any]:
+def exchange(
+    office: Office, code: str, verifier: str, visitor: Mapping[str, str] = VISITOR
+) -> dict[str, Any]:
     return dict(
         office.call(
             "exchange_code",
             code_hash=code,
             verifier=verifier,
             refresh_hash=office.word("refresh"),
-            visitor=VISITOR,
+            visitor=visitor,
         )
     )
 
@@ -270,11 +273,15 @@ def test_whoever_holds_the_verifier_finishes_a_log_in_by_link_once(method: str, 
     assert exchange(office, code, CHALLENGES[method][1])["refusal"] == "flow_state_not_found"
 
 
-def test_a_wrong_verifier_spends_the_code(office: Office) -> None:
-    office.account("ann@example.com")
+def test_a_wrong_verifier_leaves_the_code_to_whoever_holds_the_right_one(office: Office) -> None:
+    account = office.account("ann@example.com")
     code = coded(office)
-    assert exchange(office, code, "a guess")["refusal"] == "bad_code_verifier"
-    assert exchange(office, code, "a verifier")["refusal"] == "flow_state_not_found"
+    elsewhere = {"address": "198.51.100.1", "agent": "a thief"}
+    refusals = [exchange(office, code, f"guess {n}", elsewhere)["refusal"] for n in range(60)]
+    assert refusals == ["bad_code_verifier"] * 50 + ["over_request_rate_limit"] * 10
+    locked = exchange(office, code, "a verifier", elsewhere)
+    assert (locked["claims"], locked["wait_seconds"], locked["allowed"]) == (None, 60, 50)
+    assert exchange(office, code, "a verifier")["claims"]["sub"] == account.id
 
 
 def test_a_code_is_good_for_five_minutes(office: Office, owner: Acting) -> None:

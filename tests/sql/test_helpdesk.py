@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from functions.helpdesk import structs
-from tests.actors import OWNER, VISITOR, Acting, Organization, Stage
+from tests.actors import OWNER, VISITOR, Acting, Organization, Stage, refusal_of
 
 SHOWN = {
     "new": "open",
@@ -285,6 +285,46 @@ def test_name_is_an_address_if_one_person_has_it(
     assert login.value("select private.email_of('tech1')") is None
 
 
+# When it is due
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *(
+            "0000-01-01T00:00:00Z",
+            "0044-03-15T00:00:00Z BC",
+            "0001-01-01T00:00:00+01:00",
+            "infinity",
+            "-infinity",
+        ),
+        *(
+            "9999-12-31T23:59:59-01:00",
+            "10000-01-01T00:00:00Z",
+            "2024-01-20T00:00:00+23:59",
+            "2024-02-30",
+            "x",
+        ),
+    ],
+)
+def test_a_moment_that_cannot_be_shown_is_a_fault_of_its_field(
+    moment: str, helpdesk: Helpdesk, agent: Acting, north: Organization
+) -> None:
+    number = helpdesk.number("tickets", north["ticket"])
+    refused = refusal_of(lambda: helpdesk.update(agent, number, due_date=moment, category=2**40))
+    assert refused
+    assert (refused.state, refused.word) == ("PT400", "invalid_field")
+    assert json.loads(refused.detail).keys() == {"due_date", "category"}
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", None])
+def test_any_other_moment_is_shown_as_it_was_given(
+    moment: str | None, helpdesk: Helpdesk, agent: Acting, north: Organization
+) -> None:
+    number = helpdesk.number("tickets", north["ticket"])
+    assert helpdesk.update(agent, number, due_date=moment)[0]["due_date"] == moment
+
+
 # Doing things once
 
 
@@ -302,13 +342,13 @@ def notifications(owner: Acting) -> Callable[[], list[Any]]:
     """Read the events of new notifications, as the relay tells of them."""
 
     def events() -> list[Any]:
-        rows = owner.rows(
-            "select id, ticket_id, member_id from public.notifications order by created_at, number"
+        return owner.values(
+            """
+            select jsonb_build_object('id', e.id, 'xid', e.xid::text, 'at', e.at, 'ids',
+                jsonb_build_object('member_id', e.record ->> 'member_id'))
+            from private.events as e where e.type = 'notification.created' order by e.id
+            """
         )
-        return [
-            {"id": place, "ids": {"id": row[0], "ticket_id": row[1], "member_id": row[2]}}
-            for place, row in enumerate(rows, start=1)
-        ]
 
     return events
 
@@ -333,6 +373,9 @@ def test_everybody_is_told_of_their_own_notifications_alone(
     ]
     assert body["ticket"] is not None
     assert (body["type"], body["message"], body["is_read"]) == ("ticket_assigned", "", False)
+    told = helpdesk.rows(agent, RENDER, json.dumps(events))
+    agent.rows("update public.notifications set read_at = now()")
+    assert helpdesk.rows(agent, RENDER, json.dumps(events)) == told, "as it was, however late it is told"
 
 
 def test_nobody_is_told_of_a_ticket_that_is_gone(

@@ -535,14 +535,15 @@ def test_a_change_of_what_is_shown_is_told_to_those_who_see_the_ticket(
     owner: Acting,
     north: Organization,
 ) -> None:
-    agent.rows("update public.tickets set status = 'resolved' where id = %s", [north["ticket"]])
-    agent.rows("update public.tickets set subject = 'New' where id = %s", [north["ticket"]])
+    steps = []
+    for change in ("status = 'resolved'", "subject = 'New'"):
+        agent.rows(f"update public.tickets set {change} where id = %s", [north["ticket"]])
+        steps.append(("ticket.updated", people(customer).call(GET, ticket=north["ticket"])[0]))
+    assert (steps[1][1]["status"], steps[1][1]["title"]) == ("resolved", "New")
+    assert steps[0] != steps[1]
     events = owner.value(LOGGED)
     for who in (customer, agent):
-        person = people(who)
-        ticket, _ = person.call(GET, ticket=north["ticket"])
-        assert (ticket["status"], ticket["title"]) == ("resolved", "New")
-        assert person.told(events) == [("ticket.updated", ticket)] * 2
+        assert people(who).told(events) == steps, "as it was each time, however late it is told"
     for who in (other_customer, stranger):
         assert people(who).told(events) == [("ticket.lost", None)] * 2
 
@@ -586,6 +587,40 @@ def test_nothing_internal_and_no_correction_is_told_to_customers(
     events = owner.value(LOGGED)
     assert buyer.told(events) == []
     assert helper.told(events) == [("message.received", note)]
+
+
+def test_a_message_is_told_as_it_was_to_those_who_might_read_it_then(
+    buyer: Person, helper: Person, agent: Acting, owner: Acting, north: Organization
+) -> None:
+    reply, _ = helper.call(SEND, ticket=north["ticket"], content="Sent.")
+    note, _ = helper.call(SEND, ticket=north["ticket"], content="They are a nuisance.", internal=True)
+    events = owner.value(LOGGED)
+    agent.rows("update public.comments set body = 'Corrected' where id = %s", [reply["id"]])
+    agent.rows("update public.comments set body = 'Sorry.', is_internal = false where id = %s", [note["id"]])
+    now = {**note, "content": "Sorry.", "is_internal": False}
+    assert helper.told(events) == [("message.received", reply), ("message.received", note)]
+    assert buyer.told(events) == [("message.received", reply), ("message.received", now)]
+    agent.rows("update public.comments set is_internal = true where id = %s", [reply["id"]])
+    assert buyer.told(events) == [("message.received", now)], "what was taken back is told no more"
+
+
+def test_whoever_is_given_a_ticket_is_told_nothing_of_what_it_was_to_others(
+    *,
+    buyer: Person,
+    people: Callable[[Acting], Person],
+    other_customer: Acting,
+    agent: Acting,
+    owner: Acting,
+    north: Organization,
+) -> None:
+    agent.rows("update public.tickets set subject = 'Mine alone' where id = %s", [north["ticket"]])
+    events = owner.value(LOGGED)
+    agent.rows(
+        "update public.tickets set subject = 'Yours', contact_id = %s where id = %s",
+        [other_customer.contact_id, north["ticket"]],
+    )
+    assert [data["title"] for _, data in people(other_customer).told(events)] == ["Yours"]
+    assert buyer.told(events) == [("ticket.lost", None)]
 
 
 def test_whoever_loses_the_ticket_is_told_nothing_more_of_it(

@@ -1,5 +1,6 @@
 """Logging in with the contract's own paths."""
 
+import time
 from typing import Any
 
 import httpx
@@ -146,7 +147,12 @@ def test_account_whose_address_is_not_confirmed_gets_no_token(desk: Desk, accoun
 def test_guesses_are_throttled(desk: Desk, account: Account) -> None:
     for _ in range(5):
         assert_error(obtain(desk, account.username, "wrong"), 401, "Authentication failed")
-    assert_error(obtain(desk, account.username), 429, "Request was throttled", "over_request_rate_limit")
+    answer = obtain(desk, account.username)
+    assert_error(answer, 429, "Request was throttled", "over_request_rate_limit")
+    # The limit that is told of is the lock's.
+    limit = {name: int(answer.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining", "reset")}
+    assert (limit["limit"], limit["remaining"]) == (5, 0)
+    assert abs(limit["reset"] - time.time() - int(answer.headers["retry-after"])) < 5
 
 
 def test_refresh_answers_both_tokens_anew(desk: Desk, account: Account) -> None:

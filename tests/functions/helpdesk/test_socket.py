@@ -89,6 +89,18 @@ def test_who_comes_back_hears_what_they_missed_once(desk: Desk, agent: User, lea
             socket.recv(0.3)
 
 
+def test_who_comes_back_hears_the_same_that_was_heard_at_once(desk: Desk, agent: User, lead: User) -> None:
+    with opened(desk, agent) as socket:
+        lead.ticket(title="First", assigned_to=agent.number)
+        position = heard(socket)["position"]
+        lead.ticket(title="Second", assigned_to=agent.number)
+        told = heard(socket)
+    desk.sql("update public.notifications set read_at = now() where member_id = %s", [agent.member.id])
+    with opened(desk, agent, since=position) as socket:
+        again = heard(socket)
+        assert (again["event"], again["data"]) == (told["event"], told["data"])
+
+
 def test_position_that_is_none_ends_the_socket(desk: Desk, agent: User) -> None:
     with opened(desk, agent, since="nonsense") as socket, pytest.raises(ConnectionClosed) as closed:
         socket.recv(SECONDS)

@@ -78,7 +78,28 @@ def test_customer_and_agent_hear_each_other(desk: Desk, customer: Person, agent:
             assert (message["event"], message["data"]) == ("message.received", reply)
 
 
-def test_change_of_a_ticket_is_heard_as_the_ticket_is_now(desk: Desk, customer: Person, ticket: str) -> None:
+def test_who_comes_back_hears_the_same_that_was_heard_at_once(
+    desk: Desk, customer: Person, agent: Person, ticket: str
+) -> None:
+    with listening(desk, ticket, customer.jwt) as live, listening(desk, ticket, agent.jwt) as ours:
+        agent.says(ticket, "Have you tried?")
+        (start,) = heard(live)
+        for change in ("subject = 'First'", "subject = 'Second', priority = 'low'", "status = 'resolved'"):
+            desk.sql(f"update public.tickets set {change} where id = %s", [ticket])
+        said = agent.says(ticket, "It is done.").json()["id"]
+        told = heard(live, 4)
+        assert [message["data"].get("title") for message in told] == ["First", "Second", "Second", None]
+        heard(ours, 5)
+    desk.sql("update public.comments set body = 'It was done.' where id = %s", [said])
+    desk.sql("update public.tickets set subject = 'Third' where id = %s", [ticket])
+    for who in (customer, agent):
+        with listening(desk, ticket, who.jwt, since=start["position"]) as socket:
+            *missed, last = heard(socket, 5)
+            assert [(m["event"], m["data"]) for m in missed] == [(m["event"], m["data"]) for m in told]
+            assert (last["event"], last["data"]["title"]) == ("ticket.updated", "Third")
+
+
+def test_change_of_a_ticket_is_heard_as_the_ticket_is_then(desk: Desk, customer: Person, ticket: str) -> None:
     with listening(desk, ticket, customer.jwt, path=f"/functions/v1{MOUNT}/ws/tickets") as socket:
         desk.sql("update public.tickets set status = 'resolved', priority = 'urgent' where id = %s", [ticket])
         (message,) = heard(socket)
