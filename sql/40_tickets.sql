@@ -21,7 +21,7 @@ create table public.tickets (
     integration_token_id uuid,
     assignee_id uuid,
     group_id uuid,
-    due_at timestamptz,
+    due_at timestamptz check (isfinite(due_at)),
     resolution text check (length(resolution) <= 100000),
     custom_fields jsonb not null default '{}' check (jsonb_typeof(custom_fields) = 'object' and pg_column_size(custom_fields) <= 262144),
     metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object' and pg_column_size(metadata) <= 262144),
@@ -89,6 +89,16 @@ create index tickets_organization_id_created_by_member_id_idx on public.tickets 
 create index tickets_organization_id_integration_token_id_idx
     on public.tickets (organization_id, integration_token_id);
 create unique index tickets_organization_id_external_id_idx on public.tickets (organization_id, external_id);
+-- Lists by priority and by due date, either way; what is overdue; what was resolved lately.
+create index tickets_organization_id_priority_rank_idx on public.tickets (organization_id, priority_rank, id)
+    where deleted_at is null;
+create index tickets_organization_id_due_at_idx on public.tickets (organization_id, due_at, id) where deleted_at is null;
+create index tickets_organization_id_due_at_id_idx
+    on public.tickets (organization_id, due_at desc nulls last, id desc) where deleted_at is null;
+create index tickets_organization_id_due_idx on public.tickets (organization_id, due_at)
+    where deleted_at is null and due_at is not null and status not in ('resolved', 'closed');
+create index tickets_organization_id_resolved_at_idx on public.tickets (organization_id, resolved_at)
+    where deleted_at is null and resolved_at is not null;
 -- Search, which tests the organization and the reader itself: @@ is not leakproof (docs/database.md).
 create index tickets_search_idx on public.tickets
     using gin (to_tsvector('simple', subject || ' ' || description));

@@ -24,7 +24,7 @@ from api.mailer import SmtpServer, create_mailer
 from api.migrate import login_url
 from api.passwords import Passwords
 from api.settings import Settings
-from api.worker import Mails, WeakPasswords
+from api.worker import Mails, Tallies, WeakPasswords
 from tests.databases import Server, name_of
 from tests.desk import CREATE_USER, PROJECT, Desk, unique, wait_until
 from tests.smtp import MailServer, running
@@ -35,6 +35,7 @@ STATE = """
         round(extract(epoch from next_attempt_at - now()))::integer
     from private.mails where email = %s
 """
+COUNTS = "select is_folded, tickets from private.ticket_tallies"
 UNSENT = "select count(*) from private.mails where sent_at is null"
 DUE = "update private.mails set next_attempt_at = now() where next_attempt_at is not null"
 TABLES = """
@@ -395,6 +396,22 @@ async def test_a_password_that_nobody_understands_stays_and_keeps_nobody_busy(
     email = desktop.user()
     desktop.ask("update auth.users set encrypted_password = '$pbkdf2-sha512$x' where email = %s", email)
     assert await WeakPasswords(db, passwords).work() == 0
+
+
+# Counts
+
+
+async def test_what_was_counted_lately_is_gathered_and_adds_up_to_the_same(
+    desktop: Desktop, db: Database
+) -> None:
+    ((organization,),) = desktop.ask("insert into public.organizations (name) values ('x') returning id")
+    for _ in range(5):
+        desktop.ask(
+            "insert into public.tickets (organization_id, subject) values (%s, 'x')", str(organization)
+        )
+    assert desktop.ask(COUNTS) == [(False, 1)] * 5
+    await Tallies(db).work()
+    assert desktop.ask(COUNTS) == [(True, 5)]
 
 
 def test_without_an_auth_service_of_ours_its_queue_rests_and_the_others_go_on(desktop: Desktop) -> None:

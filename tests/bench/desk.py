@@ -1,6 +1,7 @@
 """A desk of its own for the measurement: a new data folder, free ports, one API process, default settings."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -32,6 +33,12 @@ TICKETS = 10_000
 TOKENS = 16
 UNLIMITED = 1_000_000_000
 
+LIMITS = {
+    "auth": {"anonymous": f"{UNLIMITED}/minute"},
+    "helpdesk": {"user": f"{UNLIMITED}/hour"},
+    "support-platform": {"user": f"{UNLIMITED}/minute", "organization": f"{UNLIMITED}/minute"},
+}
+
 SEED_TICKETS = """
     insert into public.tickets
         (organization_id, subject, description, channel, integration_token_id, category_label)
@@ -41,7 +48,9 @@ SEED_TICKETS = """
 """
 ADD_AGENT = """
     with person as (
-        insert into auth.users (email, email_confirmed_at) values ('bench@agent.example', now()) returning id
+        insert into auth.users (email, email_confirmed_at)
+        values (gen_random_uuid() || '@agent.example', now())
+        returning id
     ), login as (
         insert into auth.sessions (user_id) select id from person returning id, user_id
     ), member as (
@@ -83,6 +92,7 @@ class Desk:
     tokens: list[Token]
     agent_jwt: str
     anon_key: str
+    jwt_secret: str
 
     def owner(self) -> Connection:
         """Connect as the owner of the database."""
@@ -104,7 +114,7 @@ def started() -> Iterator[Desk]:
         "DESKBASE_DATA_DIR": str(base / "data"),
         "DESKBASE_PORT": str(next(free_ports(FIRST_PORT))),
         "DESKBASE_WORKERS": "1",
-        "DESKBASE_LIMITS": f'{{"auth": {{"anonymous": "{UNLIMITED}/minute"}}}}',
+        "DESKBASE_LIMITS": json.dumps(LIMITS),
     }
     log = base / "up.log"
     with log.open("wb") as output:
@@ -152,7 +162,7 @@ def _filled(settings: Settings, found: Running) -> Desk:
             SEED_TICKETS, {"organization": organization_id, "tokens": [i for i, _ in made], "count": TICKETS}
         )
         tokens = [Token(i, text, _first_ticket(connection, organization_id, i)) for i, text in made]
-        agent = _agent_jwt(connection, organization_id, secrets.jwt_secret)
+        agent = agent_jwt(connection, organization_id, secrets.jwt_secret)
         connection.execute("vacuum analyze")
         programs = program_folder(connection.info.server_version // 10000)
     return Desk(
@@ -165,6 +175,7 @@ def _filled(settings: Settings, found: Running) -> Desk:
         tokens=tokens,
         agent_jwt=agent,
         anon_key=api_keys(secrets.jwt_secret).anon,
+        jwt_secret=secrets.jwt_secret,
     )
 
 
@@ -186,7 +197,7 @@ def _first_ticket(connection: Connection, organization_id: str, token_id: str) -
     )
 
 
-def _agent_jwt(connection: Connection, organization_id: str, secret: str) -> str:
+def agent_jwt(connection: Connection, organization_id: str, secret: str) -> str:
     """Return what a login would have answered: a JWT of an agent, with a session."""
     row = connection.execute(ADD_AGENT, [organization_id]).fetchone()
     if row is None:
