@@ -9,7 +9,7 @@ import asyncio
 import httpx
 import msgspec
 
-from api import auth, logs
+from api import auth, logs, realtime
 from api.door import App, Receive, Scope, Send, answer, answer_preflight, begin, is_preflight, trust_proxies
 from api.errors import SqlError, UnavailableError
 from api.gateway import Gateway
@@ -18,8 +18,8 @@ from api.metrics import CONTENT_TYPE
 from api.openapi import ASSETS, ASSETS_PATH, asset
 from api.services import Services
 from api.settings import Settings
-from api.sockets import Sockets, end_before_the_server
-from functions import helpdesk, integration_tickets, support_platform
+from api.sockets import Sockets
+from functions import helpdesk, integration_tickets, support_desk, support_platform
 
 FUNCTIONS = "/functions/v1"
 _READY_SECONDS = 1.0
@@ -27,6 +27,7 @@ CONTRACTS = {
     "integration-tickets": integration_tickets.create_app,
     "support-platform": support_platform.create_app,
     "helpdesk": helpdesk.create_app,
+    "support-desk": support_desk.create_app,
 }
 """Every contract, by the name in its path. Adding one is a line here."""
 
@@ -34,7 +35,11 @@ CONTRACTS = {
 def create_app(settings: Settings | None = None) -> App:
     """Make the application. Nothing is opened before its lifespan starts."""
     services = Services(settings or Settings.load())
-    mounts: dict[str, App] = {"/rest/v1": Gateway(services), "/auth/v1": auth.create_app(services)}
+    mounts: dict[str, App] = {
+        "/rest/v1": Gateway(services),
+        "/auth/v1": auth.create_app(services),
+        "/realtime/v1": realtime.create_app(services),
+    }
     for name, create in CONTRACTS.items():
         mounts[f"/{name}"] = mounts[f"{FUNCTIONS}/{name}"] = create(services)
     return Deskbase(services, mounts)
@@ -60,6 +65,10 @@ class Deskbase:
             await self._live(receive, send)
         else:
             await self._open(scope, receive, send)
+
+    async def close_sockets(self) -> None:
+        """End every socket, which is told why. The server asks for it before it stops."""
+        await self._services.relay.close()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = begin(scope, send)
@@ -90,7 +99,6 @@ class Deskbase:
         await receive()
         logs.configure()
         await self._services.open()
-        end_before_the_server(self._services.relay.close)
         logs.info(logs.Event.STARTED)
         await send({"type": "lifespan.startup.complete"})
         await receive()

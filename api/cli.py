@@ -5,18 +5,19 @@ on stderr and exit code 1, a wrong use of the command is exit code 2.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from api import demo, migrate, status, supervisor, tokens
 from api.database import owner_database
 from api.failures import Failure
-from api.instance import make_data_dir
+from api.instance import make_data_dir, running
 from api.keys import authenticator_password, load_or_create_secrets, load_secrets
-from api.processes import die_with_parent
+from api.processes import die_with_parent, free_ports, port_is_free
 from api.settings import Settings
 
 Command = Callable[[Settings, argparse.Namespace], int]
@@ -70,14 +71,43 @@ def _demo(settings: Settings, given: argparse.Namespace) -> int:
 def _worker(settings: Settings, _: argparse.Namespace) -> int:
     from api import worker  # which no other command has to wait for
 
+    with _beside(settings, "worker works") as joined:
+        worker.run(joined)
+    return 0
+
+
+def _relay(settings: Settings, given: argparse.Namespace) -> int:
+    from api import serve  # which no other command has to wait for
+
+    found = running(settings.data_dir)
+    port = given.port or next(free_ports(settings.port + 1))
+    if not port_is_free(port, settings.host):
+        raise Failure(f"Port {port} on {settings.host} is taken by another program; choose another --port.")
+    with _beside(settings, "relay listens") as joined:
+        # The server's processes load their settings from the environment.
+        os.environ |= {
+            "DESKBASE_DATA_DIR": str(joined.data_dir),
+            "DESKBASE_PORT": str(port),
+            "DESKBASE_PUBLIC_URL": joined.public_url,
+            "DESKBASE_JWT_SECRET": joined.jwt_secret,
+            "DESKBASE_AUTHENTICATOR_URL": joined.authenticator_url,
+            "DESKBASE_POSTGREST_URL": joined.postgrest_url or (found.postgrest_url if found else ""),
+        }
+        print(f"The relay listens at {Settings.load().api_url}", flush=True)
+        serve.serve("api.serve:application", Settings.load())
+    return 0
+
+
+@contextlib.contextmanager
+def _beside(settings: Settings, what: str) -> Iterator[Settings]:
+    """Give the settings of a process that works beside a desk, wherever that runs. Raises Failure."""
     secrets = load_secrets(settings.data_dir)
     jwt_secret = settings.jwt_secret or (secrets.jwt_secret if secrets else "")
     if settings.database_url and not jwt_secret:
-        raise Failure("DESKBASE_JWT_SECRET must be that of the desk for which this worker works.")
+        raise Failure(f"DESKBASE_JWT_SECRET must be that of the desk for which this {what}.")
     with owner_database(settings, secrets) as url:
         login = migrate.login_url(url, authenticator_password(jwt_secret))
-        worker.run(dataclasses.replace(settings, jwt_secret=jwt_secret, authenticator_url=login))
-    return 0
+        yield dataclasses.replace(settings, jwt_secret=jwt_secret, authenticator_url=login)
 
 
 def _create_token(settings: Settings, given: argparse.Namespace) -> int:
@@ -148,6 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     loaded = _command(commands, "demo", _demo, "load a believable organization, once")
     loaded.add_argument("--password", metavar="TEXT", help="everyone's password (one is made and printed)")
     _command(commands, "worker", _worker, "send mail and the like, beside what a running desk does itself")
+    relay = _command(commands, "relay", _relay, "serve sockets, beside what a running desk serves itself")
+    relay.add_argument("--port", type=_positive, metavar="N", help="where (the next free one)")
     group = commands.add_parser(
         "token", help="manage integration tokens", description="Manage integration tokens."
     )

@@ -89,7 +89,7 @@ class _Wire:
         self._result: PGresult | None = None
         self.job: _Job | None = None
         self.lost = asyncio.Event()
-        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._socket, self.read)
 
     def run(self, job: _Job) -> None:
         """Send the job's statement; its future is done when the answer is in."""
@@ -130,7 +130,8 @@ class _Wire:
         except psycopg.Error:
             self.drop()
 
-    def _readable(self) -> None:
+    def read(self) -> None:
+        """Read what has come, if anything has; a connection that is lost is dropped."""
         pg = self._pg
         try:
             pg.consume_input()
@@ -299,6 +300,9 @@ class Database:
             for wire in list(self._wires):
                 if wire.job and wire.job.deadline < now:
                     wire.drop()
+                elif wire.job:
+                    # libuv stops watching a socket on which there is an error, without a word.
+                    wire.read()
             while self._queue and self._queue[0].give_up < now:
                 self._queue.popleft().fail(UnavailableError())
 

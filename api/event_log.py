@@ -30,18 +30,22 @@ IS_IN_LOG = b"select private.is_in_log($1, $2, to_timestamp($3))"
 BATCH = 5000
 _MOST_ORGANIZATIONS = 100
 _LONGEST_POSITION = 8192
-_EVENT_ID = re.compile(r"\d{1,18}", re.ASCII)
+_PLACE = re.compile(r"(\d{1,18})(?:~(\d{1,4}))?", re.ASCII)
 
 
 class Event(msgspec.Struct):
-    """A change: what happened to which row, and the ids it is picked by. Rendering starts from `json`."""
+    """A change: what happened to which row, and the ids it is picked by. Rendering starts from `json`.
+
+    Tables of somebody's own need not be of an organization.
+    """
 
     id: int
-    organization_id: str
+    organization_id: str | None
     type: str
     table: str
     operation: str
     ids: dict[str, str]
+    schema: str = "public"
     json: bytes = b""
 
 
@@ -52,10 +56,22 @@ class Span(NamedTuple):
     until: str
     taken_at: int
 
-    def position(self, after: int = 0) -> str:
-        """Return the place behind one of its events: the rest of the span is unread, and all that follows."""
+    def position(self, event_id: int = 0, told: int = 0) -> str:
+        """Return the place behind one of its events: the rest of the span is unread, and all that follows.
+
+        If so many of the event's messages are `told`, and not all, it is the place behind those.
+        """
         packed = msgspec.msgpack.encode((self.taken_at, _pack(self.since), _pack(self.until)))
-        return f"{base64.urlsafe_b64encode(packed).rstrip(b'=').decode()}.{after}"
+        head = base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+        return f"{head}.{event_id}~{told}" if told else f"{head}.{event_id}"
+
+
+class Place(NamedTuple):
+    """What a position says: behind an event, or behind some messages of the event that follows."""
+
+    span: Span
+    after: int
+    told: int = 0
 
 
 class EventLog:
@@ -64,8 +80,12 @@ class EventLog:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def look(self, since: str | None, organizations: Collection[str]) -> tuple[Span, list[Event]]:
+    async def look(
+        self, since: str | None, organizations: Collection[str] | None
+    ) -> tuple[Span, list[Event]]:
         """Return what has become visible since a cursor, and its events; BATCH of them may not be all.
+
+        Those of all organizations, if none are named.
 
         Without a cursor that is nothing, at the end of the log. Raises UnavailableError.
         """
@@ -75,19 +95,20 @@ class EventLog:
         return Span(since or until, until, taken_at), events
 
     async def read(
-        self, span: Span, after: int, organizations: Collection[str], size: int = BATCH
+        self, span: Span, after: int, organizations: Collection[str] | None, size: int = BATCH
     ) -> list[Event]:
         """Read on in a span, behind one of its events. Raises UnavailableError."""
         params: list[Param] = [span.since, span.until, after, _few(organizations), size]
         return _events(await self._db.rows(READ, params))
 
-    async def find(self, position: str) -> tuple[Span, int] | None:
-        """Return the span and the event that a position is behind; None if it is none, or its time is over.
+    async def find(self, position: str) -> Place | None:
+        """Return what a position says; None if it is none, or its time is over.
 
         Raises UnavailableError.
         """
         try:
-            span, after = _parse(position)
+            place = _parse(position)
+            span = place.span
             (is_kept,) = await self._db.one(IS_IN_LOG, [span.since, span.until, span.taken_at])
         except ValueError:
             return None
@@ -95,7 +116,7 @@ class EventLog:
             if error.state.startswith("22"):
                 return None
             raise
-        return (span, after) if is_kept == b"t" else None
+        return place if is_kept == b"t" else None
 
 
 class Bell:
@@ -143,9 +164,11 @@ class Bell:
                 self._ring()
 
 
-def _few(organizations: Collection[str]) -> list[str] | None:
+def _few(organizations: Collection[str] | None) -> list[str] | None:
     """Return whose events to read: everybody's, where a list would be long."""
-    return [*organizations] if len(organizations) <= _MOST_ORGANIZATIONS else None
+    if organizations is None or len(organizations) > _MOST_ORGANIZATIONS:
+        return None
+    return [*organizations]
 
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -164,18 +187,20 @@ _Packed = Annotated[list[int], msgspec.Meta(min_length=2)]
 _decode_position = msgspec.msgpack.Decoder(tuple[int, _Packed, _Packed]).decode
 
 
-def _parse(position: str) -> tuple[Span, int]:
+def _parse(position: str) -> Place:
     """Return what a position says. Raises ValueError."""
     if len(position) > _LONGEST_POSITION or not position.isascii():
         raise ValueError(position[:10])
-    head, _, after = position.partition(".")
+    head, _, tail = position.partition(".")
     try:
         taken_at, since, until = _decode_position(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
     except msgspec.MsgspecError as error:
         raise ValueError(head) from error
-    if not _EVENT_ID.fullmatch(after):
-        raise ValueError(after)
-    return Span(_unpack(since), _unpack(until), taken_at), int(after)
+    found = _PLACE.fullmatch(tail)
+    if not found:
+        raise ValueError(tail)
+    event_id, told = int(found[1]), int(found[2] or 0)
+    return Place(Span(_unpack(since), _unpack(until), taken_at), event_id - 1 if told else event_id, told)
 
 
 def _pack(snapshot: str) -> list[int]:

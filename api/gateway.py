@@ -119,7 +119,7 @@ class Gateway:
 
     async def _credential(self, scope: Scope) -> Credential:
         """Work out who asks: the bearer; the key's role if that is absent, the key itself, or no JWT."""
-        key, bearer = _key(scope), _bearer(scope)
+        key, bearer = key_in(scope), _bearer(scope)
         role = self._credentials.role_of_key(key) if key else None
         if bearer and bearer != key and not bearer.startswith("sb_"):
             credential = await self._credentials.of_bearer(bearer)
@@ -178,7 +178,8 @@ class _Body:
                 yield chunk
 
 
-def _key(scope: Scope) -> str | None:
+def key_in(scope: Scope) -> str | None:
+    """Return the API key that a request carries, in its header or its query."""
     raw = header(scope, b"apikey")
     if raw is None and b"apikey=" in scope["query_string"]:
         raw = parse_qs(scope["query_string"]).get(b"apikey", [None])[0]

@@ -24,6 +24,7 @@ Report = Callable[[str], None]
 SUPABASE = Path(__file__).resolve().parent.parent / "supabase"
 BOOTSTRAP = SUPABASE / "bootstrap.sql"
 AUTH_SERVICE = SUPABASE / "auth.sql"
+REALTIME_SERVICE = SUPABASE / "realtime.sql"
 MIGRATIONS = SUPABASE / "migrations"
 OLDEST_SERVER = 15
 # Any number, as long as nobody else uses it.
@@ -43,7 +44,7 @@ READ_RECORD = "select version, statements from supabase_migrations.schema_migrat
 WRITE_RECORD = """
     insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)
 """
-MAINTENANCE = ("private.maintain()", "auth_service.maintain()")
+MAINTENANCE = ("private.maintain()", "auth_service.maintain()", "realtime_service.maintain()")
 HAS_FUNCTION = "select to_regprocedure('{}') is not null"
 CLAIMS_HOOK = "private.custom_access_token_hook(jsonb)"
 """What the auth service stands on; a history of somebody's own may be without it."""
@@ -79,6 +80,7 @@ def migrate(
             applied = _apply_missing(fresh, migrations, report)
             if not is_supabase and _has(fresh, CLAIMS_HOOK):
                 run_file(fresh, AUTH_SERVICE)
+                run_file(fresh, REALTIME_SERVICE)
             _maintain(fresh)
         return applied
 

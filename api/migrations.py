@@ -18,7 +18,16 @@ from psycopg import sql
 
 from api.embedded import Embedded
 from api.failures import Failure
-from api.migrate import BOOTSTRAP, MIGRATIONS, connect, maintain, migrate, run_file
+from api.migrate import (
+    AUTH_SERVICE,
+    BOOTSTRAP,
+    MIGRATIONS,
+    REALTIME_SERVICE,
+    connect,
+    maintain,
+    migrate,
+    run_file,
+)
 
 PROJECT = MIGRATIONS.parent.parent
 SOURCES = PROJECT / "sql"
@@ -84,6 +93,8 @@ def compare(server_url: str, output: Path) -> None:
         run_file(connection, BOOTSTRAP)
     with connect(want) as connection:
         for path in sources():
+            run_file(connection, path)
+        for path in (AUTH_SERVICE, REALTIME_SERVICE):
             run_file(connection, path)
     maintain(want)  # as `migrate` does, so that both have the same partitions
     done = subprocess.run(

@@ -8,11 +8,11 @@ says all the time whether the claims still hold (`api.renewals`). While nobody l
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from api.db import Database
 from api.errors import UnavailableError
-from api.event_log import BATCH, Bell, Event, EventLog, Span
+from api.event_log import BATCH, Bell, Event, EventLog, Place, Span
 from api.logs import Event as Log
 from api.logs import failure
 from api.metrics import Metrics
@@ -24,6 +24,9 @@ from api.watches import FAULT, GONE, STOPPING, UNAVAILABLE, Outbox, Watch
 JOIN_SECONDS = 5.0
 STOP_SECONDS = 1.0
 
+ALONE_SECONDS = 6.0
+"""How long wishes may take that are asked for one by one, because they could not be met together."""
+
 BREATH_SECONDS = 0.01
 """Between two looks, so that what comes in meanwhile is one batch."""
 
@@ -33,11 +36,27 @@ IDLE_SECONDS, DEAF_SECONDS = 1.0, 0.05
 SLICE = 100
 """Events that are told at once: between two slices everybody has a turn at sending."""
 
+CROWD = 500
+"""Listeners who are told at once: between two crowds, requests have a turn."""
+
 PAGE = 500
 """Events that are caught up with at once."""
 
 _CATCHING_UP_AT_ONCE = 2
 _T = TypeVar("_T")
+
+
+class Companion(Protocol):
+    """Something else that goes by the bell. It holds subscriptions as long as it wants to be looked at."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to look for."""
+
+    async def look(self) -> None:
+        """Look what there is, once for each look at the log. Raises nothing."""
+
+    async def close(self) -> None:
+        """End, as the relay does."""
 
 
 class Relay:
@@ -58,6 +77,7 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_running = False
         self._is_closed = False
+        self.companions: list[Companion] = []
 
     @property
     def is_ready(self) -> bool:
@@ -74,6 +94,13 @@ class Relay:
             subscription.outbox.end(UNAVAILABLE)
         return subscription
 
+    def turn(self, subscription: Subscription, watch: Watch) -> None:
+        """Let a subscription go on as another watch; of another organization it hears from some moment on."""
+        is_found = self._subscriptions.discard(subscription)
+        subscription.turn(watch)
+        if is_found:
+            self._subscriptions.add(subscription)
+
     async def close(self) -> None:
         """End everybody, and give them a moment to leave."""
         self._is_closed = True
@@ -84,6 +111,8 @@ class Relay:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        for companion in self.companions:
+            await companion.close()
 
     # Coming and going
 
@@ -94,8 +123,8 @@ class Relay:
             subscription.position = (await self._join(subscription)).position()
         elif found := await _insist(lambda: self._log.find(since)):
             start = await self._join(subscription)
-            gap = Span(found[0].until, start.until, start.taken_at)
-            subscription.missed = self._catch_up(subscription, [found, (gap, 0)])
+            gap = Span(found.span.until, start.until, start.taken_at)
+            subscription.missed = self._catch_up(subscription, [found, Place(gap, 0)])
             subscription.position = since
         else:
             subscription.outbox.end(GONE)
@@ -178,11 +207,18 @@ class Relay:
     async def _look(self) -> None:
         """Tell what has become visible since the last look, and let in those who came before this one."""
         waiting = len(self._joining)
+        looking = [companion.look() for companion in self.companions if companion]
+        begun = asyncio.gather(*looking)
+        span = await self._look_at_log()
+        await begun
+        joining, self._joining = self._joining[:waiting], self._joining[waiting:]
+        self._let_in(joining, Span(span.until, span.until, span.taken_at))
+
+    async def _look_at_log(self) -> Span:
         span, events = await _insist(lambda: self._log.look(self._cursor, self._subscriptions.organizations))
         await self._tell(span, events)
         self._cursor = span.until
-        joining, self._joining = self._joining[:waiting], self._joining[waiting:]
-        self._let_in(joining, Span(span.until, span.until, span.taken_at))
+        return span
 
     async def _rest(self, seconds: float) -> None:
         await asyncio.sleep(BREATH_SECONDS)
@@ -205,43 +241,69 @@ class Relay:
     async def _tell_audience(self, span: Span, audience: Audience) -> None:
         try:
             messages = await self._renderings.messages(
-                audience.render, audience.claims, span, audience.events
+                audience.render, audience.claims, span, audience.events, list(audience.wishes)
             )
         except RenderingError as error:
-            audience.end(error.reason)
+            if len(audience.wishes) == 1:
+                audience.end(error.reason)
+            else:
+                await self._tell_parts(span, audience)
             return
         for event in audience.events:
-            listeners = audience.listeners[event.id]
-            for message in messages.get(event.id, ()):
-                for subscription in listeners:
-                    subscription.outbox.put(message)
-                self._metrics.messages.inc(len(listeners))
+            for wish, listeners in audience.listeners[event.id].items():
+                for message in messages.get((event.id, wish), ()):
+                    await self._tell_listeners(listeners, message)
 
-    async def _catch_up(
-        self, subscription: Subscription, spans: list[tuple[Span, int]]
-    ) -> AsyncIterator[str]:
+    async def _tell_listeners(self, listeners: list[Subscription], message: str) -> None:
+        for begin in range(0, len(listeners), CROWD):
+            for subscription in listeners[begin : begin + CROWD]:
+                subscription.outbox.put(message)
+            if len(listeners) > CROWD:
+                await asyncio.sleep(0)
+        self._metrics.messages.inc(len(listeners))
+
+    async def _tell_parts(self, span: Span, audience: Audience) -> None:
+        """Ask wish by wish, so that one that cannot be met ends those alone who have it."""
+        parts = {asyncio.create_task(self._tell_audience(span, part)): part for part in audience.parts()}
+        try:
+            _, late = await asyncio.wait(parts, timeout=ALONE_SECONDS)
+            for task in late:
+                parts[task].end(UNAVAILABLE)
+        finally:
+            for task in parts:
+                task.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+
+    async def _catch_up(self, subscription: Subscription, places: list[Place]) -> AsyncIterator[str]:
         """Yield what a subscription missed, a page at a time, so that its reader sets the pace."""
-        for span, begin in spans:
-            after: int | None = begin
+        for place in places:
+            after: int | None = place.after
             while after is not None:
                 if subscription.reason:
                     return
                 try:
-                    messages, after = await self._page(subscription, span, after)
+                    messages, after = await self._page(subscription, place, after)
                 except RenderingError as error:
                     subscription.outbox.end(error.reason)
                     return
                 for message in messages:
                     yield message
 
-    async def _page(self, subscription: Subscription, span: Span, after: int) -> tuple[list[str], int | None]:
+    async def _page(
+        self, subscription: Subscription, place: Place, after: int
+    ) -> tuple[list[str], int | None]:
         """Return the messages of the next events, and the last event's id if there may be more of them."""
-        watch = subscription.watch
+        watch, span = subscription.watch, place.span
+        organizations = None if watch.organization_id is None else [watch.organization_id]
         async with self._catching_up:
-            events = await _insist(lambda: self._log.read(span, after, [watch.organization_id], PAGE))
+            events = await _insist(lambda: self._log.read(span, after, organizations, PAGE))
             wanted = [event for event in events if subscription.wants(event)]
-            found = await self._renderings.messages(watch.render, subscription.audience, span, wanted)
-        messages = [message for event in wanted for message in found.get(event.id, ())]
+            found = await self._renderings.messages(
+                watch.render, subscription.audience, span, wanted, [watch.wish]
+            )
+        if place.told and wanted and wanted[0].id == place.after + 1:
+            found[wanted[0].id, watch.wish] = found.get((wanted[0].id, watch.wish), [])[place.told :]
+        messages = [message for event in wanted for message in found.get((event.id, watch.wish), ())]
         return messages, events[-1].id if len(events) == PAGE else None
 
 

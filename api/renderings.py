@@ -17,6 +17,7 @@ from api.watches import FAULT, UNAVAILABLE
 
 RENDER_SECONDS = 3.0
 RETRY_SECONDS = 0.1
+NO_WISH = (b"",)
 _AT_ONCE = 4
 _TRIES = 3
 _PASSING = frozenset({"40001", "40P01"})
@@ -38,29 +39,37 @@ class Renderings:
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def messages(
-        self, statement: bytes, audience: bytes, span: Span, events: Sequence[Event]
-    ) -> dict[int, list[str]]:
-        """Return the messages of each event that the audience may see. Raises RenderingError.
+        self,
+        statement: bytes,
+        audience: bytes,
+        span: Span,
+        events: Sequence[Event],
+        wishes: Sequence[bytes] = NO_WISH,
+    ) -> dict[tuple[int, bytes], list[str]]:
+        """Return the messages for each event that the audience may see, and wish. Raises RenderingError.
 
         While the database is away, it waits.
         """
         if not events:
             return {}
-        told = b"[" + b",".join([event.json for event in events]) + b"]"
+        params = [audience, _array([event.json for event in events])]
+        if any(wishes):
+            params.append(_array(wishes))
         async with self._slots:
-            rows = await self._ask(statement, audience, told)
-        bodies: defaultdict[int, list[bytes]] = defaultdict(list)
-        for event_id, body in rows:
+            rows = await self._ask(statement, params)
+        bodies: defaultdict[tuple[int, bytes], list[bytes]] = defaultdict(list)
+        for event_id, body, *place in rows:
             if body:
-                bodies[int(event_id or 0)].append(body)
-        return {event_id: _positioned(span, event_id, texts) for event_id, texts in bodies.items()}
+                wish = wishes[int(place[0] or 0)] if place else b""
+                bodies[int(event_id or 0), wish].append(body)
+        return {key: _positioned(span, key[0], texts) for key, texts in bodies.items()}
 
-    async def _ask(self, statement: bytes, audience: bytes, told: bytes) -> list[Row]:
+    async def _ask(self, statement: bytes, params: list[bytes]) -> list[Row]:
         clock, refusals = asyncio.get_running_loop().time, 0
         while True:
             begun = clock()
             try:
-                return await self._db.rows(statement, [audience, told], RENDER_SECONDS)
+                return await self._db.rows(statement, params, RENDER_SECONDS)
             except UnavailableError as error:
                 # One that is slow must not keep all others waiting; who asked for it may come back.
                 if clock() - begun >= RENDER_SECONDS:
@@ -78,10 +87,14 @@ def _is_passing(state: str) -> bool:
     return state in _PASSING or status_of(state) == 503
 
 
+def _array(items: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
+
+
 def _positioned(span: Span, event_id: int, bodies: list[bytes]) -> list[str]:
-    """Put positions into the messages of one event: only the last one leaves it behind."""
-    places = [event_id - 1] * (len(bodies) - 1) + [event_id]
+    """Put positions into the messages of one event: the last one leaves it behind."""
+    told = [*range(1, len(bodies)), 0]
     return [
-        f'{body[:-1].decode()},"position":"{span.position(place)}"}}'
-        for body, place in zip(bodies, places, strict=True)
+        f'{body[:-1].decode()},"position":"{span.position(event_id, count)}"}}'
+        for body, count in zip(bodies, told, strict=True)
     ]

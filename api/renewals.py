@@ -55,7 +55,7 @@ class Renewals:
         now = time.time()
         holders: defaultdict[bytes, list[Subscription]] = defaultdict(list)
         for subscription in self._subscriptions:
-            if subscription.watch.expires_at <= now:
+            if subscription.expires_at <= now:
                 subscription.outbox.end(SESSION_ENDED)
             else:
                 holders[subscription.claims].append(subscription)

@@ -6,20 +6,31 @@ Whom one admits, and what it tells, is its contract's business: a handler, which
 
 import asyncio
 import contextlib
-import os
 import re
-import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
 from urllib.parse import parse_qs
 
 from api.credentials import Credential, Credentials, bearer_in
 from api.door import Answer, App, Receive, Scope, Send, header, visit_in
 from api.errors import ApiError, SqlError, of_database
 from api.logs import Event, failure
+from api.protocols import WRITE
 from api.subscriptions import Subscription
-from api.watches import FAULT, GONE, LEFT, SESSION_ENDED, SLOW, STOPPING, UNAVAILABLE, Outbox
+from api.watches import (
+    FAULT,
+    GONE,
+    IDLE,
+    LEFT,
+    SESSION_ENDED,
+    SLOW,
+    STOPPING,
+    UNAVAILABLE,
+    Message,
+    Outbox,
+)
 
 CLOSE_CODES = {
+    IDLE: 1001,
     SESSION_ENDED: 4401,
     GONE: 4410,
     FAULT: 1011,
@@ -68,16 +79,29 @@ class Socket:
 
     async def stream(self, subscription: Subscription) -> None:
         """Accept the socket and send what the subscription brings, until that or the other side is over."""
-        outbox = subscription.outbox
-        listening = asyncio.create_task(self._listen(outbox))
+        await self.converse(subscription.outbox, subscription, subscription.close)
+
+    async def converse(
+        self,
+        outbox: Outbox,
+        messages: AsyncIterable[Message],
+        leave: Callable[[], None],
+        hear: Callable[[Message], Awaitable[None]] | None = None,
+    ) -> None:
+        """Accept the socket, send and hear, until the outbox or the other side is over; then leave.
+
+        What is said is heard one by one, and the other side has to wait meanwhile.
+        """
+        listening = asyncio.create_task(self._listen(outbox, hear))
         try:
             await self.accept()
+            outbox.write = self.scope.get("extensions", {}).get(WRITE)
             with _given_up_when_stuck(outbox):
-                async for message in subscription:
+                async for message in messages:
                     await self._tell(message, outbox)
         finally:
-            subscription.close()
-            # Before the close: granian waits with it until nobody receives any more.
+            outbox.write = None
+            leave()
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
         if outbox.reason in CLOSE_CODES:
@@ -105,17 +129,23 @@ class Socket:
         await self._send({"type": f"{_DENIAL}.start", "status": status, "headers": headers})
         await self._send({"type": f"{_DENIAL}.body", "body": body})
 
-    async def _tell(self, message: str, outbox: Outbox) -> None:
+    async def _tell(self, message: Message, outbox: Outbox) -> None:
+        kind = "text" if isinstance(message, str) else "bytes"
         try:
-            await self._send({"type": "websocket.send", "text": message})
+            await self._send({"type": "websocket.send", kind: message})
         except Exception:  # noqa: BLE001 - servers differ in what they raise when the other side is gone
             outbox.end(LEFT)
 
-    async def _listen(self, outbox: Outbox) -> None:
-        """Wait until the other side has gone. What it says is not for us; pings the server answers."""
+    async def _listen(self, outbox: Outbox, hear: Callable[[Message], Awaitable[None]] | None) -> None:
+        """Listen until the other side has gone. Pings the server answers."""
         try:
-            while (await self._receive())["type"] != "websocket.disconnect":
-                pass
+            while (said := await self._receive())["type"] != "websocket.disconnect":
+                if hear:
+                    text = said.get("text")
+                    await hear(said["bytes"] if text is None else text)
+        except Exception as error:  # noqa: BLE001 - the other side learns of it, as far as there still is one
+            failure(Event.SOCKET_FAILED, error, request_id=visit_in(self.scope).id.decode())
+            outbox.end(FAULT)
         finally:
             outbox.end(LEFT)
 
@@ -174,25 +204,6 @@ class Sockets:
             await socket.close(4000 + error.status, error.word)
         else:
             await socket.close(CLOSE_CODES[UNAVAILABLE if error.status == 503 else FAULT], error.word)
-
-
-def end_before_the_server(close: Callable[[], Awaitable[None]]) -> None:
-    """Run `close` when SIGTERM comes, and only then let the server stop.
-
-    Granian drops every websocket, without a close frame, as soon as it is told to stop
-    (https://github.com/emmett-framework/granian/issues/796). It takes SIGINT for the same.
-    """
-    loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def stop() -> None:
-        await close()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def begin() -> None:
-        tasks.add(loop.create_task(stop()))
-
-    loop.add_signal_handler(signal.SIGTERM, begin)
 
 
 @contextlib.contextmanager

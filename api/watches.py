@@ -21,6 +21,9 @@ QUEUED_CHARACTERS = 2_000_000
 SLOW = "slow"
 """It did not read fast enough; it may come back with its last position."""
 
+IDLE = "idle"
+"""It has said nothing for too long."""
+
 SESSION_ENDED = "session_ended"
 GONE = "gone"
 """The position is none, or older than what is kept: what was missed cannot be told any more."""
@@ -30,6 +33,8 @@ STOPPING = "stopping"
 UNAVAILABLE = "unavailable"
 LEFT = "left"
 """The other side is gone."""
+
+Message = str | bytes
 
 
 # Audiences
@@ -74,7 +79,9 @@ class Watch:
     message, or of several. It is asked once for all of an audience; $2 is an array of `Event.json`.
     """
 
-    organization_id: str
+    organization_id: str | None
+    """Without one it hears of every organization's events; which of them it may see, the database says."""
+
     claims: bytes
     render: bytes
     wants: Callable[[Event], bool] = lambda _: True
@@ -82,6 +89,10 @@ class Watch:
 
     about: str | None = None
     """One of an event's ids: only such events are looked at, so that thousands of these watches are cheap."""
+
+    wish: bytes = b""
+    """What it wants, for the database, as JSON. An audience whose watches have wishes is asked with an array
+    of them as $3, and answers a third column: which of them a message is for, from 0."""
 
     audience: Callable[[bytes], bytes] = shared
     since: str | None = None
@@ -94,26 +105,35 @@ class Watch:
 class Outbox:
     """What a socket is still to be sent, in order. Whoever lets it fill up is ended, and can resume."""
 
-    __slots__ = ("_messages", "_size", "_waiter", "on_end", "reason")
+    __slots__ = ("_messages", "_size", "_waiter", "on_end", "reason", "write")
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.write: Callable[[str], bool] | None = None
+        """Sends a text at once, past the queue, unless the other side is behind; then it returns false."""
+
         self.on_end: Callable[[], None] | None = None
-        self._messages: deque[str] = deque()
+        self._messages: deque[Message] = deque()
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def passes(self, message: str) -> bool:  # noqa: ARG002 - it is for sockets that look at what they are told
+    def passes(self, message: Message) -> bool:  # noqa: ARG002 - it is for sockets that look at what they are told
         """Whether a message is to be sent."""
         return self.reason is None
 
-    def put(self, message: str) -> None:
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """How many messages, and characters of them, may wait."""
+        return QUEUED_MESSAGES, QUEUED_CHARACTERS
+
+    def put(self, message: Message) -> None:
         """Add a message; beyond the bounds the socket is ended."""
-        if not self.passes(message):
+        if not self.passes(message) or (self._is_waited_for and self._is_written(message)):
             return
         self._messages.append(message)
         self._size += len(message)
-        if len(self._messages) > QUEUED_MESSAGES or self._size > QUEUED_CHARACTERS:
+        messages, characters = self.bounds
+        if len(self._messages) > messages or self._size > characters:
             self.end(SLOW)
         else:
             self._wake()
@@ -128,16 +148,31 @@ class Outbox:
         if self.on_end:
             self.on_end()
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    def take(self) -> Message | None:
+        """Take out what is next, if there is anything."""
+        if not self._messages:
+            return None
+        message = self._messages.popleft()
+        self._size -= len(message)
+        return message
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
         """Yield messages until it is ended."""
         while not self.reason:
-            if self._messages:
-                message = self._messages.popleft()
-                self._size -= len(message)
+            message = self.take()
+            if message is not None:
                 yield message
             else:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
+
+    @property
+    def _is_waited_for(self) -> bool:
+        """Whether all that was put has been sent."""
+        return self._waiter is not None and not self._waiter.done() and not self._messages
+
+    def _is_written(self, message: Message) -> bool:
+        return self.write is not None and isinstance(message, str) and self.write(message)
 
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():

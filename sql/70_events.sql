@@ -7,13 +7,14 @@
 create table private.events (
     id bigint not null generated always as identity,
     xid xid8 not null default pg_current_xact_id(),
-    organization_id uuid not null,
+    organization_id uuid,
     type text not null,
     table_name text not null,
     operation text not null check (operation in ('INSERT', 'UPDATE', 'DELETE')),
     record jsonb,
     old_record jsonb,
     at timestamptz not null default now(),
+    schema_name text not null default 'public',
     primary key (xid, id, at)
 ) partition by range (at);
 alter table private.events enable row level security;
@@ -22,6 +23,7 @@ create policy select_definer on private.events for select to deskbase_definer us
 
 comment on table private.events is 'Every change of a published table, a row each, by trigger; a partition a day (UTC).';
 comment on column private.events.xid is 'The transaction that made the change: what readers'' cursors go by, and so the head of the key.';
+comment on column private.events.organization_id is 'Empty for tables of one''s own that have no such column.';
 comment on column private.events.type is 'The entity and what happened to it: ticket.created, comment.deleted.';
 comment on column private.events.record is 'The row as it is now; empty for a delete.';
 comment on column private.events.old_record is 'The row as it was; empty for an insert.';
@@ -40,7 +42,7 @@ as $$
 declare
     v_entity constant text := tg_argv[0];
 begin
-    case tg_op
+    case coalesce(tg_argv[1], tg_op)
         when 'INSERT' then
             insert into private.events (organization_id, type, table_name, operation, record)
             values (new.organization_id, v_entity || '.created', tg_table_name, tg_op, to_jsonb(new));
@@ -49,13 +51,13 @@ begin
             values (new.organization_id, v_entity || '.updated', tg_table_name, tg_op, to_jsonb(new), to_jsonb(old));
         when 'DELETE' then
             insert into private.events (organization_id, type, table_name, operation, old_record)
-            values (old.organization_id, v_entity || '.deleted', tg_table_name, tg_op, to_jsonb(old));
+            values (old.organization_id, v_entity || '.deleted', tg_table_name, 'DELETE', to_jsonb(old));
     end case;
     return null;
 end
 $$;
 comment on function private.tg__events() is
-    'Logs a change; its argument is the entity''s name in event types. Definer: nobody writes the log directly.';
+    'Logs a change; its arguments are the entity''s name in event types and, if it is another than it looks like, the operation. Definer: nobody writes the log directly.';
 alter function private.tg__events() owner to deskbase_definer;
 
 create function private.tg_events__bell() returns trigger
@@ -81,7 +83,12 @@ create trigger _900_bell after insert on private.events
 create trigger _900_events after insert or delete on public.tickets
     for each row execute function private.tg__events('ticket');
 create trigger _900_events_update after update on public.tickets
-    for each row when (old.* is distinct from new.*) execute function private.tg__events('ticket');
+    for each row when (old.* is distinct from new.* and (new.deleted_at is null or old.deleted_at is not null))
+    execute function private.tg__events('ticket');
+-- Marked as deleted is deleted, for whoever hears of it.
+create trigger _900_events_delete after update on public.tickets
+    for each row when (old.deleted_at is null and new.deleted_at is not null)
+    execute function private.tg__events('ticket', 'DELETE');
 create trigger _900_events after insert or delete on public.comments
     for each row execute function private.tg__events('comment');
 create trigger _900_events_update after update on public.comments

@@ -34,11 +34,11 @@ set search_path = ''
 begin atomic
     select e.id, json_build_object(
         'id', e.id, 'xid', e.xid::text, 'at', e.at, 'organization_id', e.organization_id,
-        'type', e.type, 'table', e.table_name, 'operation', e.operation,
+        'type', e.type, 'schema', e.schema_name, 'table', e.table_name, 'operation', e.operation,
         'ids', jsonb_strip_nulls(jsonb_build_object(
-            'id', r.row -> 'id', 'ticket_id', r.row -> 'ticket_id', 'member_id', r.row -> 'member_id',
-            'contact_id', coalesce(r.row -> 'contact_id', r.row -> 'ticket_contact_id'),
-            'token_id', coalesce(r.row -> 'integration_token_id', r.row -> 'ticket_token_id'))))::text
+            'id', r.row ->> 'id', 'ticket_id', r.row ->> 'ticket_id', 'member_id', r.row ->> 'member_id',
+            'contact_id', coalesce(r.row ->> 'contact_id', r.row ->> 'ticket_contact_id'),
+            'token_id', coalesce(r.row ->> 'integration_token_id', r.row ->> 'ticket_token_id'))))::text
     from private.events as e
     cross join lateral (select coalesce(e.record, e.old_record)) as r (row)
     where e.xid >= pg_snapshot_xmin(since)
@@ -46,12 +46,12 @@ begin atomic
         and e.id > after_id
         and not pg_visible_in_snapshot(e.xid, since)
         and pg_visible_in_snapshot(e.xid, until)
-        and (organization_ids is null or e.organization_id = any (organization_ids))
+        and (organization_ids is null or e.organization_id is null or e.organization_id = any (organization_ids))
     order by e.id
     limit batch_size;
 end;
 comment on function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) is
-    'As read_events, of some organizations, without the rows but for the ids that events are picked by. Definer: the log is for the service alone.';
+    'As read_events, of some organizations and of tables that belong to none, without the rows but for the ids that events are picked by. Definer: the log is for the service alone.';
 alter function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) owner to deskbase_definer;
 grant execute on function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) to authenticator;
 

@@ -342,3 +342,152 @@ alter function auth.uid() owner to supabase_auth_admin;
 alter function auth.role() owner to supabase_auth_admin;
 alter function auth.email() owner to supabase_auth_admin;
 grant execute on function auth.jwt(), auth.uid(), auth.role(), auth.email() to public;
+
+-- Messages: what Supabase Realtime keeps of broadcasts, and what policies of private channels are written on. The last
+-- three tables are Deskbase's.
+
+create table if not exists realtime.messages (
+    topic text not null,
+    extension text not null,
+    payload jsonb,
+    event text,
+    private boolean default false,
+    updated_at timestamp not null default (now() at time zone 'UTC'),
+    inserted_at timestamp not null default (now() at time zone 'UTC'),
+    id uuid not null default gen_random_uuid(),
+    binary_payload bytea,
+    primary key (id, inserted_at)
+) partition by range (inserted_at);
+comment on table realtime.messages is
+    'Broadcasts from the database, and those that are kept for replay; a partition a day (UTC). Policies on it say who may use which private channel.';
+comment on column realtime.messages.extension is 'broadcast or presence: what a policy is asked about.';
+
+-- Replay: the latest of a topic.
+create index if not exists messages_topic_inserted_at_idx on realtime.messages (topic, inserted_at desc)
+    where private and extension = 'broadcast';
+alter table realtime.messages enable row level security;
+alter table realtime.messages owner to supabase_realtime_admin;
+grant select, insert, update on realtime.messages to anon, authenticated, service_role;
+
+create table if not exists realtime.signals (
+    xid xid8 not null default pg_current_xact_id(),
+    id bigint not null generated always as identity,
+    kind text not null check (kind in ('broadcast', 'presence')),
+    topic text not null,
+    private boolean not null,
+    event text,
+    payload text,
+    binary_payload bytea,
+    message_id uuid,
+    sender uuid,
+    at timestamptz not null default clock_timestamp(),
+    primary key (xid, id)
+);
+comment on table realtime.signals is 'Broadcasts and changes of presence on their way between processes, for a minute.';
+comment on column realtime.signals.xid is 'What readers'' cursors go by.';
+comment on column realtime.signals.payload is 'JSON, as it is handed on.';
+comment on column realtime.signals.message_id is 'The row of realtime.messages that it was made from.';
+comment on column realtime.signals.sender is 'The channel that it came from, which need not hear of itself.';
+
+create index if not exists signals_at_idx on realtime.signals (at);
+alter table realtime.signals enable row level security;
+alter table realtime.signals owner to supabase_realtime_admin;
+
+create table if not exists realtime.processes (
+    id uuid not null primary key,
+    seen_at timestamptz not null default now()
+);
+comment on table realtime.processes is 'The API processes that hold channels; one that has not been seen for a while has died.';
+
+alter table realtime.processes enable row level security;
+alter table realtime.processes owner to supabase_realtime_admin;
+
+create table if not exists realtime.presences (
+    channel uuid not null primary key,
+    process uuid not null references realtime.processes (id) on delete cascade,
+    topic text not null,
+    private boolean not null,
+    key text not null,
+    ref text not null,
+    given jsonb not null,
+    meta jsonb not null
+);
+comment on table realtime.presences is 'Who is present on which topic: a row a channel of a socket.';
+comment on column realtime.presences.given is 'What the client sent: the same again changes nothing.';
+comment on column realtime.presences.meta is 'What others see of it.';
+
+create index if not exists presences_topic_idx on realtime.presences (topic, private);
+create index if not exists presences_process_idx on realtime.presences (process);
+alter table realtime.presences enable row level security;
+alter table realtime.presences owner to supabase_realtime_admin;
+
+create or replace function realtime.topic() returns text
+language sql stable
+as $$
+    select nullif(current_setting('realtime.topic', true), '')
+$$;
+comment on function realtime.topic() is 'The channel that a policy on realtime.messages is asked about.';
+
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_id constant uuid := gen_random_uuid();
+begin
+    perform set_config('realtime.topic', send.topic, true);
+    insert into realtime.messages (id, topic, extension, event, private, payload)
+    values (v_id, send.topic, 'broadcast', send.event, send.private,
+        case when jsonb_typeof(send.payload) = 'object' then jsonb_build_object('id', v_id) || send.payload else send.payload end);
+exception
+    when others then
+        raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+end
+$$;
+comment on function realtime.send(jsonb, text, text, boolean) is
+    'Broadcasts to a channel when the transaction commits. What keeps it from doing so is a warning, never an error.';
+
+create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
+returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform set_config('realtime.topic', send_binary.topic, true);
+    insert into realtime.messages (topic, extension, event, private, binary_payload)
+    values (send_binary.topic, 'broadcast', send_binary.event, send_binary.private, send_binary.payload);
+exception
+    when others then
+        raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+end
+$$;
+comment on function realtime.send_binary(bytea, text, text, boolean) is 'As send, of bytes; clients of the old protocol do not hear of it.';
+
+create or replace function realtime.broadcast_changes(
+    topic_name text, event_name text, operation text, table_name text, table_schema text,
+    new record, old record, level text default 'ROW'
+) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    if level = 'STATEMENT' then
+        raise exception 'broadcast_changes is for triggers that fire for each row';
+    end if;
+    perform realtime.send(jsonb_build_object('schema', table_schema, 'table', table_name, 'operation', operation,
+        'record', case when operation <> 'DELETE' then to_jsonb(new) end,
+        'old_record', case when operation <> 'INSERT' then to_jsonb(old) end), event_name, topic_name);
+end
+$$;
+comment on function realtime.broadcast_changes(text, text, text, text, text, record, record, text) is
+    'Broadcasts a row''s change to a private channel; for the triggers of one''s own tables.';
+
+alter function realtime.topic() owner to supabase_realtime_admin;
+alter function realtime.send(jsonb, text, text, boolean) owner to supabase_realtime_admin;
+alter function realtime.send_binary(bytea, text, text, boolean) owner to supabase_realtime_admin;
+alter function realtime.broadcast_changes(text, text, text, text, text, record, record, text)
+    owner to supabase_realtime_admin;
+grant execute on function realtime.topic(), realtime.send(jsonb, text, text, boolean),
+    realtime.send_binary(bytea, text, text, boolean),
+    realtime.broadcast_changes(text, text, text, text, text, record, record, text)
+    to anon, authenticated, service_role;

@@ -1543,7 +1543,7 @@ create table public.tickets (
     integration_token_id uuid,
     assignee_id uuid,
     group_id uuid,
-    due_at timestamptz,
+    due_at timestamptz check (isfinite(due_at)),
     resolution text check (length(resolution) <= 100000),
     custom_fields jsonb not null default '{}' check (jsonb_typeof(custom_fields) = 'object' and pg_column_size(custom_fields) <= 262144),
     metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object' and pg_column_size(metadata) <= 262144),
@@ -1611,6 +1611,16 @@ create index tickets_organization_id_created_by_member_id_idx on public.tickets 
 create index tickets_organization_id_integration_token_id_idx
     on public.tickets (organization_id, integration_token_id);
 create unique index tickets_organization_id_external_id_idx on public.tickets (organization_id, external_id);
+-- Lists by priority and by due date, either way; what is overdue; what was resolved lately.
+create index tickets_organization_id_priority_rank_idx on public.tickets (organization_id, priority_rank, id)
+    where deleted_at is null;
+create index tickets_organization_id_due_at_idx on public.tickets (organization_id, due_at, id) where deleted_at is null;
+create index tickets_organization_id_due_at_id_idx
+    on public.tickets (organization_id, due_at desc nulls last, id desc) where deleted_at is null;
+create index tickets_organization_id_due_idx on public.tickets (organization_id, due_at)
+    where deleted_at is null and due_at is not null and status not in ('resolved', 'closed');
+create index tickets_organization_id_resolved_at_idx on public.tickets (organization_id, resolved_at)
+    where deleted_at is null and resolved_at is not null;
 -- Search, which tests the organization and the reader itself: @@ is not leakproof (docs/database.md).
 create index tickets_search_idx on public.tickets
     using gin (to_tsvector('simple', subject || ' ' || description));
@@ -1917,6 +1927,176 @@ alter function private.tg__of_ticket() owner to deskbase_definer;
 
 create trigger _100_of_ticket before insert on public.ticket_tags
     for each row execute function private.tg__of_ticket();
+
+-- sql/41_tallies.sql
+/*
+ * How many tickets there are of each kind, so that a total and a dashboard cost the same for a million as for a hundred. A
+ * change of a ticket adds rows to what was counted before (+1 here, -1 there): nobody waits for anybody else's count, and
+ * whoever reads sums up what their snapshot sees, which agrees with the tickets that it sees. The worker folds the rows.
+ */
+
+create table private.ticket_tallies (
+    organization_id uuid not null,
+    id bigint not null generated always as identity,
+    status public.ticket_status not null,
+    priority public.ticket_priority not null,
+    category_id uuid,
+    assignee_id uuid,
+    tickets bigint not null,
+    resolved bigint not null,
+    time_to_resolve interval not null,
+    is_folded boolean not null default false,
+    -- Whoever counts an organization reads all of its rows, and little else.
+    primary key (organization_id, id) include (status, priority, category_id, assignee_id, tickets)
+);
+alter table private.ticket_tallies enable row level security;
+alter table private.ticket_tallies force row level security;
+create policy select_definer on private.ticket_tallies for select to deskbase_definer using (true);
+
+comment on table private.ticket_tallies is 'Tickets that are not deleted, counted by kind; the count of a kind is the sum of its rows.';
+comment on column private.ticket_tallies.tickets is 'How many more, or fewer.';
+comment on column private.ticket_tallies.resolved is 'How many of them have been resolved.';
+comment on column private.ticket_tallies.time_to_resolve is 'What that took, all together.';
+comment on column private.ticket_tallies.is_folded is 'Whether it is the one row in which the worker gathers its kind.';
+
+-- The worker's: the one row of a kind, and the rows that are to be folded.
+create unique index ticket_tallies_organization_id_status_idx on private.ticket_tallies
+    (organization_id, status, priority, category_id, assignee_id) nulls not distinct where is_folded;
+create index ticket_tallies_is_folded_idx on private.ticket_tallies (is_folded) where not is_folded;
+
+create function private.tg_tickets__tally_new() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    insert into private.ticket_tallies
+        (organization_id, status, priority, category_id, assignee_id, tickets, resolved, time_to_resolve)
+    select t.organization_id, t.status, t.priority, t.category_id, t.assignee_id, count(*), count(t.resolved_at),
+        coalesce(sum(t.resolved_at - t.created_at), '0')
+    from added as t
+    where t.deleted_at is null
+    group by t.organization_id, t.status, t.priority, t.category_id, t.assignee_id;
+    return null;
+end
+$$;
+comment on function private.tg_tickets__tally_new() is 'Counts new tickets. Definer: nobody else writes counts.';
+alter function private.tg_tickets__tally_new() owner to deskbase_definer;
+create trigger _700_tally_new after insert on public.tickets referencing new table as added
+    for each statement execute function private.tg_tickets__tally_new();
+
+create function private.tg_tickets__tally_gone() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    insert into private.ticket_tallies
+        (organization_id, status, priority, category_id, assignee_id, tickets, resolved, time_to_resolve)
+    select t.organization_id, t.status, t.priority, t.category_id, t.assignee_id, -count(*), -count(t.resolved_at),
+        -coalesce(sum(t.resolved_at - t.created_at), '0')
+    from removed as t
+    where t.deleted_at is null
+    group by t.organization_id, t.status, t.priority, t.category_id, t.assignee_id;
+    return null;
+end
+$$;
+comment on function private.tg_tickets__tally_gone() is 'Counts tickets no more that are gone for good. Definer: nobody else writes counts.';
+alter function private.tg_tickets__tally_gone() owner to deskbase_definer;
+create trigger _700_tally_gone after delete on public.tickets referencing old table as removed
+    for each statement execute function private.tg_tickets__tally_gone();
+
+create function private.tg_tickets__tally_moved() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    insert into private.ticket_tallies
+        (organization_id, status, priority, category_id, assignee_id, tickets, resolved, time_to_resolve)
+    select old.organization_id, old.status, old.priority, old.category_id, old.assignee_id, -1,
+        -(old.resolved_at is not null)::integer, -coalesce(old.resolved_at - old.created_at, '0')
+    where old.deleted_at is null
+    union all
+    select new.organization_id, new.status, new.priority, new.category_id, new.assignee_id, 1,
+        (new.resolved_at is not null)::integer, coalesce(new.resolved_at - new.created_at, '0')
+    where new.deleted_at is null;
+    return null;
+end
+$$;
+comment on function private.tg_tickets__tally_moved() is 'Counts a ticket as what it has become. Definer: nobody else writes counts.';
+alter function private.tg_tickets__tally_moved() owner to deskbase_definer;
+create trigger _700_tally_moved after update on public.tickets
+    for each row when (
+        (old.status, old.priority, old.category_id, old.assignee_id, old.resolved_at, old.created_at, old.deleted_at)
+        is distinct from
+        (new.status, new.priority, new.category_id, new.assignee_id, new.resolved_at, new.created_at, new.deleted_at))
+    execute function private.tg_tickets__tally_moved();
+
+create function private.tallies() returns setof private.ticket_tallies
+language sql stable security definer rows 1000
+set search_path = ''
+begin atomic
+    select t.*
+    from private.ticket_tallies as t
+    where (select private.is_agent()) and t.organization_id = (select private.organization_id());
+end;
+comment on function private.tallies() is
+    'The counts of an agent''s organization; whoever does not see all of its tickets is told nothing. Definer: the counts are behind no policy.';
+alter function private.tallies() owner to deskbase_definer;
+
+create function private.count_tickets(statuses text[], priorities text[], category_id uuid, assignee_id uuid) returns bigint
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select sum(t.tickets)::bigint
+    from private.ticket_tallies as t
+    where (select private.is_agent()) and t.organization_id = (select private.organization_id())
+        and (statuses is null or t.status = any (statuses))
+        and (priorities is null or t.priority = any (priorities))
+        and (count_tickets.category_id is null or t.category_id = count_tickets.category_id)
+        and (count_tickets.assignee_id is null or t.assignee_id = count_tickets.assignee_id);
+end;
+comment on function private.count_tickets(text[], text[], uuid, uuid) is
+    'How many tickets of some kind an agent''s organization has, null if it never had one; null as an argument is any. For agents alone: who sees less counts what they see. Definer: the counts are behind no policy.';
+alter function private.count_tickets(text[], text[], uuid, uuid) owner to deskbase_definer;
+grant execute on function private.tallies(), private.count_tickets(text[], text[], uuid, uuid) to authenticated;
+
+create function private.fold_tallies() returns bigint
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_folded bigint;
+begin
+    if not pg_try_advisory_xact_lock(7310589216) then
+        return 0;
+    end if;
+    perform set_config('synchronous_commit', 'off', true);
+    with taken as (
+        delete from private.ticket_tallies as t
+        where t.ctid = any (array(select u.ctid from private.ticket_tallies as u where not u.is_folded limit 20000))
+        returning t.*
+    ), summed as (
+        insert into private.ticket_tallies as f
+            (organization_id, status, priority, category_id, assignee_id, tickets, resolved, time_to_resolve, is_folded)
+        select t.organization_id, t.status, t.priority, t.category_id, t.assignee_id, sum(t.tickets), sum(t.resolved),
+            sum(t.time_to_resolve), true
+        from taken as t
+        group by t.organization_id, t.status, t.priority, t.category_id, t.assignee_id
+        having (sum(t.tickets), sum(t.resolved), sum(t.time_to_resolve)) is distinct from (0, 0, interval '0')
+        on conflict (organization_id, status, priority, category_id, assignee_id) where is_folded do update
+            set tickets = f.tickets + excluded.tickets, resolved = f.resolved + excluded.resolved,
+                time_to_resolve = f.time_to_resolve + excluded.time_to_resolve
+        returning f.*
+    )
+    select count(*) into v_folded from taken;
+    delete from private.ticket_tallies as t
+    where t.is_folded and t.tickets = 0 and t.resolved = 0 and t.time_to_resolve = '0';
+    return v_folded;
+end
+$$;
+comment on function private.fold_tallies() is
+    'Gathers what was counted lately, a row a kind, and answers how many rows that took away. One at a time; sums stay what they were. Definer: nobody else writes counts.';
+alter function private.fold_tallies() owner to deskbase_definer;
+grant execute on function private.fold_tallies() to authenticator;
 
 -- sql/42_comments.sql
 /*
@@ -3128,13 +3308,14 @@ grant select on public.webhook_deliveries to authenticated;
 create table private.events (
     id bigint not null generated always as identity,
     xid xid8 not null default pg_current_xact_id(),
-    organization_id uuid not null,
+    organization_id uuid,
     type text not null,
     table_name text not null,
     operation text not null check (operation in ('INSERT', 'UPDATE', 'DELETE')),
     record jsonb,
     old_record jsonb,
     at timestamptz not null default now(),
+    schema_name text not null default 'public',
     primary key (xid, id, at)
 ) partition by range (at);
 alter table private.events enable row level security;
@@ -3143,6 +3324,7 @@ create policy select_definer on private.events for select to deskbase_definer us
 
 comment on table private.events is 'Every change of a published table, a row each, by trigger; a partition a day (UTC).';
 comment on column private.events.xid is 'The transaction that made the change: what readers'' cursors go by, and so the head of the key.';
+comment on column private.events.organization_id is 'Empty for tables of one''s own that have no such column.';
 comment on column private.events.type is 'The entity and what happened to it: ticket.created, comment.deleted.';
 comment on column private.events.record is 'The row as it is now; empty for a delete.';
 comment on column private.events.old_record is 'The row as it was; empty for an insert.';
@@ -3161,7 +3343,7 @@ as $$
 declare
     v_entity constant text := tg_argv[0];
 begin
-    case tg_op
+    case coalesce(tg_argv[1], tg_op)
         when 'INSERT' then
             insert into private.events (organization_id, type, table_name, operation, record)
             values (new.organization_id, v_entity || '.created', tg_table_name, tg_op, to_jsonb(new));
@@ -3170,13 +3352,13 @@ begin
             values (new.organization_id, v_entity || '.updated', tg_table_name, tg_op, to_jsonb(new), to_jsonb(old));
         when 'DELETE' then
             insert into private.events (organization_id, type, table_name, operation, old_record)
-            values (old.organization_id, v_entity || '.deleted', tg_table_name, tg_op, to_jsonb(old));
+            values (old.organization_id, v_entity || '.deleted', tg_table_name, 'DELETE', to_jsonb(old));
     end case;
     return null;
 end
 $$;
 comment on function private.tg__events() is
-    'Logs a change; its argument is the entity''s name in event types. Definer: nobody writes the log directly.';
+    'Logs a change; its arguments are the entity''s name in event types and, if it is another than it looks like, the operation. Definer: nobody writes the log directly.';
 alter function private.tg__events() owner to deskbase_definer;
 
 create function private.tg_events__bell() returns trigger
@@ -3202,7 +3384,12 @@ create trigger _900_bell after insert on private.events
 create trigger _900_events after insert or delete on public.tickets
     for each row execute function private.tg__events('ticket');
 create trigger _900_events_update after update on public.tickets
-    for each row when (old.* is distinct from new.*) execute function private.tg__events('ticket');
+    for each row when (old.* is distinct from new.* and (new.deleted_at is null or old.deleted_at is not null))
+    execute function private.tg__events('ticket');
+-- Marked as deleted is deleted, for whoever hears of it.
+create trigger _900_events_delete after update on public.tickets
+    for each row when (old.deleted_at is null and new.deleted_at is not null)
+    execute function private.tg__events('ticket', 'DELETE');
 create trigger _900_events after insert or delete on public.comments
     for each row execute function private.tg__events('comment');
 create trigger _900_events_update after update on public.comments
@@ -3333,11 +3520,11 @@ set search_path = ''
 begin atomic
     select e.id, json_build_object(
         'id', e.id, 'xid', e.xid::text, 'at', e.at, 'organization_id', e.organization_id,
-        'type', e.type, 'table', e.table_name, 'operation', e.operation,
+        'type', e.type, 'schema', e.schema_name, 'table', e.table_name, 'operation', e.operation,
         'ids', jsonb_strip_nulls(jsonb_build_object(
-            'id', r.row -> 'id', 'ticket_id', r.row -> 'ticket_id', 'member_id', r.row -> 'member_id',
-            'contact_id', coalesce(r.row -> 'contact_id', r.row -> 'ticket_contact_id'),
-            'token_id', coalesce(r.row -> 'integration_token_id', r.row -> 'ticket_token_id'))))::text
+            'id', r.row ->> 'id', 'ticket_id', r.row ->> 'ticket_id', 'member_id', r.row ->> 'member_id',
+            'contact_id', coalesce(r.row ->> 'contact_id', r.row ->> 'ticket_contact_id'),
+            'token_id', coalesce(r.row ->> 'integration_token_id', r.row ->> 'ticket_token_id'))))::text
     from private.events as e
     cross join lateral (select coalesce(e.record, e.old_record)) as r (row)
     where e.xid >= pg_snapshot_xmin(since)
@@ -3345,12 +3532,12 @@ begin atomic
         and e.id > after_id
         and not pg_visible_in_snapshot(e.xid, since)
         and pg_visible_in_snapshot(e.xid, until)
-        and (organization_ids is null or e.organization_id = any (organization_ids))
+        and (organization_ids is null or e.organization_id is null or e.organization_id = any (organization_ids))
     order by e.id
     limit batch_size;
 end;
 comment on function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) is
-    'As read_events, of some organizations, without the rows but for the ids that events are picked by. Definer: the log is for the service alone.';
+    'As read_events, of some organizations and of tables that belong to none, without the rows but for the ids that events are picked by. Definer: the log is for the service alone.';
 alter function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) owner to deskbase_definer;
 grant execute on function private.read_log(pg_snapshot, pg_snapshot, bigint, uuid[], integer) to authenticator;
 
@@ -4235,6 +4422,24 @@ comment on function private.custom_access_token_hook(jsonb) is
 alter function private.custom_access_token_hook(jsonb) owner to deskbase_definer;
 grant execute on function private.custom_access_token_hook(jsonb) to supabase_auth_admin;
 
+create function private.membership(user_id uuid, organization_id text) returns jsonb
+language sql stable security definer
+set search_path = ''
+begin atomic
+    select jsonb_build_object('organization_id', m.organization_id, 'role', m.role, 'member_id', m.id, 'contact_id', c.id)
+    from public.members as m
+    join public.organizations as o on o.id = m.organization_id and o.deleted_at is null
+    left join public.contacts as c
+        on c.organization_id = m.organization_id and c.member_id = m.id and m.role = 'customer'
+    where m.user_id = membership.user_id and m.is_active
+    order by m.organization_id::text = membership.organization_id desc, m.created_at, m.id
+    limit 1;
+end;
+comment on function private.membership(uuid, text) is
+    'What tokens would say that an account is member of, could its holder come in: of the organization named, or else of the first; null for a member of nothing. Definer: the auth service does not know members.';
+alter function private.membership(uuid, text) owner to deskbase_definer;
+grant execute on function private.membership(uuid, text) to supabase_auth_admin;
+
 /* What admins do with members. The functions that write auth tables belong to whoever applies the migrations: only that
    role may on Supabase. */
 
@@ -4406,6 +4611,34 @@ $$;
 comment on function private.update_member(uuid, uuid, text, public.member_role, text, boolean) is
     'Changes what is not null; an empty department takes it away. Deactivating ends the sessions. Definer: nobody writes members directly.';
 
+create function private.appoint(user_id uuid, organization_id text, role text) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_role public.member_role;
+    v_member public.members;
+begin
+    v_role := appoint.role::public.member_role;
+    select m.* into v_member
+    from public.members as m
+    where m.user_id = appoint.user_id and m.organization_id = appoint.organization_id::uuid;
+    if not found then
+        perform private.add_member(appoint.organization_id::uuid, u.id, u.email,
+            private.display_name(u.raw_user_meta_data, u.email), coalesce(v_role, 'customer'))
+        from auth.users as u where u.id = appoint.user_id;
+    elsif v_role <> v_member.role then
+        perform private.update_member(v_member.organization_id, v_member.id, null, v_role, null, null);
+    end if;
+exception
+    when invalid_text_representation then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'There is no such organization or role.';
+end
+$$;
+comment on function private.appoint(uuid, text, text) is
+    'What the server says of an account that there is: its membership of an organization, made (a customer''s, unless a role is named) or given that role. Definer: the auth service does not know members.';
+grant execute on function private.appoint(uuid, text, text) to supabase_auth_admin;
+
 create function private.admin_create_member(
     email text, password text, name text, role public.member_role, department text
 ) returns jsonb
@@ -4494,6 +4727,57 @@ return private.enter_organization(organization_id);
 comment on function public.enter_organization(uuid) is
     E'Go over to another organization\n\nFor people who are members of several: tokens are for this one from the next refresh or log-in on.';
 grant execute on function public.enter_organization(uuid) to authenticated;
+
+-- sql/78_realtime.sql
+/*
+ * Private channels that are the desk's own. Supabase's clients ask for a channel by its name, and policies on
+ * realtime.messages say who may hear and who may speak there.
+ *
+ * desk:ticket:{id} is where the agents who have a ticket open see each other: presence with who views and who types.
+ */
+
+create function private.is_ticket_room() returns boolean
+language sql stable
+set search_path = ''
+return (select private.is_agent()) and exists (
+    select from public.tickets as t
+    where t.organization_id = (select private.organization_id())
+        and t.id = substring(
+            realtime.topic() from '^desk:ticket:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$')::uuid);
+comment on function private.is_ticket_room() is
+    'Whether the channel asked about is that of a ticket, and an agent asks who sees the ticket.';
+grant execute on function private.is_ticket_room() to authenticated;
+
+create policy select_agent on realtime.messages for select to authenticated
+    using (extension in ('broadcast', 'presence') and (select private.is_ticket_room()));
+create policy insert_agent on realtime.messages for insert to authenticated
+    with check (extension in ('broadcast', 'presence') and (select private.is_ticket_room()));
+
+create function private.presence_meta(topic text, claims jsonb, given jsonb) returns jsonb
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_member record;
+begin
+    if topic not like 'desk:ticket:%' then
+        return given;
+    end if;
+    if coalesce(given ->> 'state', 'viewing') not in ('viewing', 'typing') then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'state is viewing or typing.';
+    end if;
+    select m.id, m.name into v_member
+    from public.members as m
+    where m.organization_id = (claims #>> '{app_metadata,organization_id}')::uuid
+        and m.id = (claims #>> '{app_metadata,member_id}')::uuid;
+    return given || jsonb_build_object(
+        'member_id', v_member.id, 'name', v_member.name,
+        'state', coalesce(given ->> 'state', 'viewing'), 'since', private.rfc3339(now()));
+end
+$$;
+comment on function private.presence_meta(text, jsonb, jsonb) is
+    'What others see of somebody''s presence on a private channel: on a ticket''s, who it really is, and since when they view or type. Definer: it says a member''s name to whoever may be there.';
+alter function private.presence_meta(text, jsonb, jsonb) owner to deskbase_definer;
 
 -- sql/80_integration_tickets.sql
 /*
@@ -4846,7 +5130,7 @@ begin
         )
         select support_platform.page_json(
             (select string_agg(support_platform.ticket_json(s), ',' order by s.created_at desc, s.id desc) from shown as s),
-            (select count(*) from found), $6, $7)
+            case when $1 then coalesce(private.count_tickets($3, $5, $4, null), 0) else (select count(*) from found) end, $6, $7)
     $list$
     into body
     using private.is_agent(), private.contact_id(), v_statuses, category_id, v_priorities, page, page_size;
@@ -5097,7 +5381,7 @@ declare
 begin
     -- Much happens to a ticket that the contract does not show: a message makes a new version, a first reply opens it.
     select jsonb_agg(jsonb_build_object('id', e.id, 'table_name', e.table_name,
-        'row_id', coalesce(e.record, e.old_record) -> 'id',
+        'row_id', coalesce(e.record, e.old_record) -> 'id', 'record', e.record,
         'is_told', (e.record -> 'subject', e.record -> 'description', e.record -> 'category_id',
                 v_words -> 'status' -> (e.record ->> 'status'), v_words -> 'priority' -> (e.record ->> 'priority'))
             is distinct from (e.old_record -> 'subject', e.old_record -> 'description', e.old_record -> 'category_id',
@@ -5106,21 +5390,28 @@ begin
     from private.logged_rows(events) as e
     where (e.table_name, e.operation) in (('tickets', 'UPDATE'), ('tickets', 'DELETE'), ('comments', 'INSERT'));
     perform private.enter(claims);
+    -- What may be read now is told as it was, so that who comes back hears the same; but as it is to whom it was not to be
+    -- read by then: what was internal may have been reworded for the customer.
     return query
     select e.id, s.body
-    from jsonb_to_recordset(v_changes) as e (id bigint, table_name text, row_id uuid, is_told boolean)
+    from jsonb_to_recordset(v_changes) as e (id bigint, table_name text, row_id uuid, record jsonb, is_told boolean)
     left join public.tickets as t on e.table_name = 'tickets' and t.id = e.row_id
     left join public.comments as c on e.table_name = 'comments' and c.id = e.row_id
     cross join lateral (select case
-        when c.id is not null then '{"event":"message.received","data":' || support_platform.message_json(c) || '}'
         when e.table_name = 'tickets' and t.id is null then '{"event":"ticket.lost"}'
-        when t.id is not null and e.is_told then '{"event":"ticket.updated","data":' || support_platform.ticket_json(t) || '}'
+        when c.id is not null then '{"event":"message.received","data":' || support_platform.message_json(case
+            when private.is_agent()
+                or (e.record ->> 'ticket_contact_id')::uuid = private.contact_id() and not (e.record -> 'is_internal')::boolean
+            then jsonb_populate_record(null::public.comments, e.record) else c end) || '}'
+        when t.id is not null and e.is_told then '{"event":"ticket.updated","data":' || support_platform.ticket_json(case
+            when private.is_agent() or (e.record ->> 'contact_id')::uuid = private.contact_id()
+            then jsonb_populate_record(null::public.tickets, e.record) else t end) || '}'
     end) as s (body)
     where s.body is not null;
 end
 $$;
 comment on function support_platform.render_events(jsonb, jsonb) is
-    'What the holder of the claims is told of events: a ticket as it is now, a message, and to the service (ticket.lost) that they see a ticket no more.';
+    'What the holder of the claims is told of events: a ticket or a message as it was then, if they might read it then, and to the service (ticket.lost) that they see a ticket no more.';
 
 grant execute on function
     support_platform.list_tickets(jsonb, text, uuid, text, bigint, bigint),
@@ -5133,6 +5424,207 @@ grant execute on function
     support_platform.watch_ticket(jsonb, uuid),
     support_platform.render_events(jsonb, jsonb)
     to authenticator;
+
+-- sql/82_support_desk.sql
+/*
+ * The support-desk contract: its shapes and its socket. People work here, agents and customers, so whatever is told or
+ * answered is read as the person whose claims were admitted, under the policies.
+ */
+
+create schema support_desk;
+comment on schema support_desk is 'The support-desk contract: tickets, people and knowledge, for the agents of a desk and for its customers.';
+grant usage on schema support_desk to authenticator, authenticated, service_role;
+
+----------------------------------------------------------------------------------------------------------------------
+-- Shapes: row_to_json writes them without the blanks that json_build_object puts in.
+----------------------------------------------------------------------------------------------------------------------
+
+create type support_desk.ticket as (
+    id uuid, subject text, description text, status text, priority text, type text, channel text, requester_id uuid,
+    assignee_id uuid, group_id uuid, tags text[], created_at text, updated_at text
+);
+comment on type support_desk.ticket is 'A ticket.';
+
+create type support_desk.author as (name text, email text);
+comment on type support_desk.author is 'Who wrote something, where it names them.';
+
+create type support_desk.attachment as (id uuid, filename text, url text, mime_type text, size bigint);
+comment on type support_desk.attachment is 'A file of a comment.';
+
+create type support_desk.comment as (
+    id uuid, ticket_id uuid, author_id uuid, author support_desk.author, body text, public boolean,
+    attachments support_desk.attachment[], created_at text
+);
+comment on type support_desk.comment is 'A comment.';
+
+create type support_desk.notification as (
+    id uuid, type text, title text, message text, read boolean, link text, created_at text
+);
+comment on type support_desk.notification is 'Something that a member is told of.';
+
+create function support_desk.ticket_json(ticket public.tickets) returns text
+language sql stable
+set search_path = ''
+begin atomic
+    select row_to_json(row(
+        ticket.id,
+        ticket.subject,
+        ticket.description,
+        private.words('support_desk') #>> array['status', ticket.status],
+        private.words('support_desk') #>> array['priority', ticket.priority],
+        ticket.type,
+        ticket.channel,
+        ticket.contact_id,
+        ticket.assignee_id,
+        ticket.group_id,
+        array(
+            select g.name
+            from public.ticket_tags as k
+            join public.tags as g on g.organization_id = k.organization_id and g.id = k.tag_id
+            where k.organization_id = ticket.organization_id and k.ticket_id = ticket.id
+            order by lower(g.name)
+        ),
+        private.rfc3339(ticket.created_at),
+        private.rfc3339(ticket.updated_at))::support_desk.ticket);
+end;
+comment on function support_desk.ticket_json(public.tickets) is 'A ticket as the contract shows it in lists and tells of it; the requester is a contact.';
+
+create function support_desk.comment_json(comment public.comments) returns text
+language sql stable
+set search_path = ''
+begin atomic
+    select row_to_json(row(
+        comment.id,
+        comment.ticket_id,
+        coalesce(comment.author_member_id, comment.author_contact_id, comment.author_token_id),
+        (
+            select row(coalesce(m.name, c.name), coalesce(m.email, c.email))::support_desk.author
+            from (values (comment.organization_id)) as o (id)
+            left join public.members as m on m.organization_id = o.id and m.id = comment.author_member_id
+            left join public.contacts as c on c.organization_id = o.id and c.id = comment.author_contact_id
+        ),
+        comment.body,
+        not comment.is_internal,
+        array(
+            select row(a.id, a.filename, coalesce(a.url, '/support-desk/api/uploads/' || a.id), a.mime_type, a.size)::support_desk.attachment
+            from public.attachments as a
+            where a.organization_id = comment.organization_id and a.comment_id = comment.id
+            order by a.created_at, a.id
+        ),
+        private.rfc3339(comment.created_at))::support_desk.comment);
+end;
+comment on function support_desk.comment_json(public.comments) is
+    'A comment as the contract shows it. The author is a member, a contact or an integration, and without a name where the one who asks does not see them.';
+
+create function support_desk.notification_json(notification public.notifications) returns text
+language sql stable
+set search_path = ''
+begin atomic
+    select row_to_json(row(
+        notification.id,
+        notification.type,
+        notification.title,
+        notification.message,
+        notification.read_at is not null,
+        '/tickets/' || notification.ticket_id,
+        private.rfc3339(notification.created_at))::support_desk.notification);
+end;
+comment on function support_desk.notification_json(public.notifications) is
+    'A notification as the contract shows it; its link is the path of the ticket that it is about, after the base.';
+
+grant execute on function
+    support_desk.ticket_json(public.tickets),
+    support_desk.comment_json(public.comments),
+    support_desk.notification_json(public.notifications)
+    to authenticated;
+
+----------------------------------------------------------------------------------------------------------------------
+-- Socket
+----------------------------------------------------------------------------------------------------------------------
+
+create function support_desk.render_events(claims jsonb, events jsonb, wishes jsonb)
+returns table (id bigint, body text, wish integer)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changes jsonb;
+    v_listener record;
+begin
+    -- What happens to a ticket that the contract does not show is not told; its words for two values may be the same.
+    select jsonb_agg(jsonb_build_object(
+        'id', e.id, 'table_name', e.table_name, 'record', e.record,
+        'is_new', e.operation = 'INSERT',
+        'is_published', e.operation = 'UPDATE'
+            and (e.old_record -> 'is_internal')::boolean and not (e.record -> 'is_internal')::boolean,
+        'is_changed', e.operation = 'UPDATE' and (
+                private.words('support_desk') -> 'status' -> (e.record ->> 'status'),
+                private.words('support_desk') -> 'priority' -> (e.record ->> 'priority'),
+                e.record -> 'subject', e.record -> 'description', e.record -> 'type', e.record -> 'channel',
+                e.record -> 'contact_id', e.record -> 'custom_fields', e.record -> 'first_response_at',
+                e.record -> 'resolved_at', e.record -> 'deleted_at')
+            is distinct from (
+                private.words('support_desk') -> 'status' -> (e.old_record ->> 'status'),
+                private.words('support_desk') -> 'priority' -> (e.old_record ->> 'priority'),
+                e.old_record -> 'subject', e.old_record -> 'description', e.old_record -> 'type', e.old_record -> 'channel',
+                e.old_record -> 'contact_id', e.old_record -> 'custom_fields', e.old_record -> 'first_response_at',
+                e.old_record -> 'resolved_at', e.old_record -> 'deleted_at'),
+        'is_assigned', e.operation = 'UPDATE' and (e.record -> 'assignee_id', e.record -> 'group_id')
+            is distinct from (e.old_record -> 'assignee_id', e.old_record -> 'group_id')))
+    into v_changes
+    from private.logged_rows(events) as e
+    where e.schema_name = 'public' and e.operation <> 'DELETE';
+    perform private.enter(claims);
+    -- Told is what may be read now, as it was, to those who might read it then; that it is the same for who comes back.
+    return query
+    with changes as (
+        select c.* from jsonb_to_recordset(v_changes) as c (
+            id bigint, table_name text, record jsonb, is_new boolean, is_published boolean, is_changed boolean, is_assigned boolean)
+    ), told as materialized (
+        select c.id, e.place, format('{"event":"%s","data":%s}', e.name, support_desk.ticket_json(r)) as body
+        from changes as c
+        cross join lateral jsonb_populate_record(null::public.tickets, c.record) as r
+        join public.tickets as t on t.organization_id = r.organization_id and t.id = r.id
+        cross join lateral (values
+            (1, 'ticket.created', c.is_new), (2, 'ticket.updated', c.is_changed), (3, 'ticket.assigned', c.is_assigned)
+        ) as e (place, name, is_told)
+        where c.table_name = 'tickets' and e.is_told and (private.is_agent() or r.contact_id = private.contact_id())
+        union all
+        select c.id, 1, format('{"event":"comment.added","data":%s}', support_desk.comment_json(r))
+        from changes as c
+        cross join lateral jsonb_populate_record(null::public.comments, c.record) as r
+        join public.comments as s on s.organization_id = r.organization_id and s.id = r.id
+        where c.table_name = 'comments' and case
+            when private.is_agent() then c.is_new
+            else (c.is_new or c.is_published) and r.ticket_contact_id = private.contact_id() and not r.is_internal end
+    )
+    select t.id, t.body, (w.ordinality - 1)::integer
+    from told as t
+    cross join jsonb_array_elements(wishes) with ordinality as w
+    order by t.id, t.place;
+    -- Those who see the same of tickets are one audience; what each of them alone is told is read as that member.
+    for v_listener in
+        select (w.ordinality - 1)::integer as place, w.value -> 'member_id' as member_id
+        from jsonb_array_elements(wishes) with ordinality as w
+        where exists (
+            select from jsonb_array_elements(v_changes) as c
+            where c.value ->> 'table_name' = 'notifications' and c.value #> '{record,member_id}' = w.value -> 'member_id')
+    loop
+        perform set_config('request.jwt.claims',
+            jsonb_set(claims, '{app_metadata,member_id}', v_listener.member_id)::text, true);
+        return query
+        select c.id, format('{"event":"notification.new","data":%s}', support_desk.notification_json(r)), v_listener.place
+        from jsonb_to_recordset(v_changes) as c (id bigint, table_name text, record jsonb, is_new boolean)
+        cross join lateral jsonb_populate_record(null::public.notifications, c.record) as r
+        join public.notifications as n on n.organization_id = r.organization_id and n.id = r.id
+        where c.table_name = 'notifications' and c.is_new;
+    end loop;
+end
+$$;
+comment on function support_desk.render_events(jsonb, jsonb, jsonb) is
+    'What the holders of the claims are told of events: tickets and comments as they were then, all of them alike, and each of the wishes, which name a member, that member''s own new notifications. A change of a ticket that is also another assignment is two messages, the assignment last.';
+
+grant execute on function support_desk.render_events(jsonb, jsonb, jsonb) to authenticator;
 
 -- sql/84_helpdesk.sql
 /*
@@ -5382,18 +5874,20 @@ language sql immutable
 set search_path = ''
 return (
     -- The id last, so that pages of equals do not overlap.
-    select string_agg(o.expression || o.direction, ', ' order by o.place) || ', r.id' || max(o.direction)
+    select string_agg(o.expression || o.direction, ', ' order by o.place)
+        || ', r.id' || max(case when o.direction = '' then '' else ' desc' end)
     from (
         select coalesce(expressions ->> ltrim(f.name, '-'), format('r.%I', ltrim(f.name, '-'))),
-            case when f.name like '-%' then ' desc' else '' end, f.place
+            case when f.name like '-%' then coalesce(expressions ->> f.name, ' desc') else '' end, f.place
         from string_to_table(ordering, ',') with ordinality as f (name, place)
     ) as o (expression, direction, place)
 );
 comment on function helpdesk.order_by(text, jsonb) is
-    'What -created_at,title is in SQL; a field whose column has another name has an expression.';
+    'What -created_at,title is in SQL; a field whose column has another name has an expression, and one turned round that is not simply descending has a direction.';
 
 create function helpdesk.page_of(
-    entity text, condition text, query jsonb, url text, expressions jsonb default '{}', among uuid[] default null
+    entity text, condition text, query jsonb, url text, expressions jsonb default '{}', among uuid[] default null,
+    total text default null
 ) returns text
 language plpgsql stable
 set search_path = ''
@@ -5407,12 +5901,13 @@ begin
     -- Executed, so that it is planned for what is asked. One statement, so that count and page agree.
     execute format($list$
         select
-            (select count(*) from public.%1$I as r where %2$s),
+            %6$s,
             array_to_string(array(
                 select row_to_json(s) from helpdesk.shown(array(
                     select r from public.%1$I as r where %2$s order by %3$s limit %4$s offset %5$s)) as s
             ), ',')
-        $list$, entity, condition, helpdesk.order_by(query ->> 'ordering', expressions), v_size, (v_page - 1) * v_size)
+        $list$, entity, condition, helpdesk.order_by(query ->> 'ordering', expressions), v_size, (v_page - 1) * v_size,
+        coalesce(total, format('(select count(*) from public.%I as r where %s)', entity, condition)))
     into v_count, v_items using among;
     return format('{"count":%s,"next":%s,"previous":%s,"results":[%s]}',
         v_count,
@@ -5422,8 +5917,8 @@ begin
         v_items);
 end
 $$;
-comment on function helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[]) is
-    'A page of the rows of a table, r, that meet a condition, in which $1 is among; url ends where the number of another page belongs.';
+comment on function helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[], text) is
+    'A page of the rows of a table, r, that meet a condition, in which $1 is among; url ends where the number of another page belongs; total is an expression for how many there are, if there is a cheaper one than counting them.';
 
 create function helpdesk.own() returns text
 language sql stable
@@ -5436,9 +5931,30 @@ comment on function helpdesk.own() is
 -- References
 ----------------------------------------------------------------------------------------------------------------------
 
+create function helpdesk.moment(given text) returns timestamptz
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_moment timestamptz;
+begin
+    v_moment := given::timestamptz;
+    -- It is shown in UTC, with four digits for the year.
+    if extract(year from v_moment at time zone 'UTC') between 1 and 9999 then
+        return v_moment;
+    end if;
+    return null;
+exception
+    when data_exception then
+        return null;
+end
+$$;
+comment on function helpdesk.moment(text) is 'A moment that can be stored and shown; null for any other.';
+
 create function helpdesk.find_references(
     fields jsonb, for_assignment boolean,
-    out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out faults jsonb
+    out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out due_at timestamptz,
+    out faults jsonb
 )
 language plpgsql stable
 set search_path = ''
@@ -5468,10 +5984,17 @@ begin
         where r.number is not null
         group by r.name
     ) as f (name, sentences);
+    if fields ->> 'due_date' is not null then
+        due_at := helpdesk.moment(fields ->> 'due_date');
+        if due_at is null then
+            faults := coalesce(faults, '{}') || jsonb_build_object('due_date', jsonb_build_array(
+                'Datetime has wrong format. Use YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z].'));
+        end if;
+    end if;
 end
 $$;
 comment on function helpdesk.find_references(jsonb, boolean) is
-    'The rows that fields or filters name, and per field what is wrong with those that the one who asks does not see; for an assignment only active agents count.';
+    'The rows and the moment that fields or filters name, and per field what is wrong with them: not there, for the one who asks; for an assignment only active agents count.';
 
 create function helpdesk.refuse(faults jsonb) returns void
 language plpgsql stable
@@ -5507,29 +6030,52 @@ set search_path = ''
 as $$
 declare
     v_found record;
+    v_statuses text[];
+    v_priorities text[];
+    v_mine text;
+    v_condition text;
+    v_total text;
 begin
     perform private.enter(claims);
+    -- Of what is not there, there are no tickets.
     v_found := helpdesk.find_references(query, false);
-    perform helpdesk.refuse(v_found.faults);
-    body := helpdesk.page_of('tickets', concat_ws(' and ',
+    if query ? 'status' then
+        v_statuses := private.canonical('helpdesk', 'status', query ->> 'status');
+    end if;
+    if query ? 'priority' then
+        v_priorities := private.canonical('helpdesk', 'priority', query ->> 'priority');
+    end if;
+    v_mine := case when mine then format('(r.assignee_id = %1$L or r.created_by_member_id = %1$L)', private.member_id()) end;
+    v_condition := concat_ws(' and ',
         helpdesk.own(),
-        case when mine then format('(r.assignee_id = %1$L or r.created_by_member_id = %1$L)', private.member_id()) end,
-        case when query ? 'status' then
-            format('r.status = any (%L::text[])', private.canonical('helpdesk', 'status', query ->> 'status')) end,
-        case when query ? 'priority' then
-            format('r.priority = any (%L::text[])', private.canonical('helpdesk', 'priority', query ->> 'priority')) end,
+        'r.status = any (' || quote_literal(v_statuses) || '::text[])',
+        'r.priority = any (' || quote_literal(v_priorities) || '::text[])',
         case when query ? 'category' then format('r.category_id = %L', v_found.category_id) end,
         case when query ? 'assigned_to' then format('r.assignee_id = %L', v_found.assignee_id) end,
         case when query ? 'created_by' then format('r.created_by_member_id = %L', v_found.creator_id) end,
         case when query ? 'tags' then format(
             'r.id in (select k.ticket_id from public.ticket_tags as k where k.tag_id = %L)', v_found.tag_ids[1]) end,
-        case when query ? 'search' then 'r.id = any ($1)' end
-        ), query, url, '{"priority": "r.priority_rank", "due_date": "r.due_at"}',
-        array(select private.search_tickets(query ->> 'search') where query ? 'search'));
+        case when query ? 'search' then 'r.id = any ($1)' end);
+    -- An agent's totals are kept, but for what only the tickets themselves tell.
+    if private.is_agent() and not query ?| array['created_by', 'tags', 'search']
+        and not (mine and query ? 'assigned_to')
+        and (v_found.category_id is not null or not query ? 'category')
+        and (v_found.assignee_id is not null or not query ? 'assigned_to') then
+        v_total := format('coalesce(private.count_tickets(%L::text[], %L::text[], %L, %L), 0)', v_statuses, v_priorities,
+            v_found.category_id, case when mine then private.member_id() else v_found.assignee_id end);
+        if mine then
+            v_total := v_total || format(' + (select count(*) from public.tickets as r where %s '
+                'and r.created_by_member_id = %2$L and r.assignee_id is distinct from %2$L)', v_condition, private.member_id());
+        end if;
+    end if;
+    body := helpdesk.page_of('tickets', concat_ws(' and ', v_condition, v_mine), query, url,
+        -- What is never due comes last, whichever way round.
+        '{"priority": "r.priority_rank", "due_date": "r.due_at", "-due_date": " desc nulls last"}',
+        array(select private.search_tickets(query ->> 'search') where query ? 'search'), v_total);
 end
 $$;
 comment on function helpdesk.list_tickets(jsonb, jsonb, text, boolean) is
-    E'GET tickets/, GET tickets/my_tickets/\n\nMine are those that are assigned to me or were written by me. Raises invalid_field.';
+    E'GET tickets/, GET tickets/my_tickets/\n\nMine are those that are assigned to me or were written by me.';
 
 create function helpdesk.create_ticket(claims jsonb, fields jsonb, idempotency_key text, out body text, out version bigint)
 language plpgsql volatile
@@ -5553,7 +6099,7 @@ begin
     values (
         fields ->> 'title', coalesce(fields ->> 'description', ''),
         private.new_canonical('helpdesk', 'priority', coalesce(fields ->> 'priority', 'medium'), 'medium'),
-        v_found.category_id, v_found.assignee_id, (fields ->> 'due_date')::timestamptz)
+        v_found.category_id, v_found.assignee_id, v_found.due_at)
     returning * into v_ticket;
     insert into public.ticket_tags (ticket_id, tag_id) select v_ticket.id, g from unnest(v_found.tag_ids) as g;
     body := helpdesk.ticket_json(v_ticket);
@@ -5637,7 +6183,7 @@ begin
                 to_jsonb(private.new_canonical('helpdesk', 'priority', v_fields ->> 'priority', v_was.priority))),
             ('category', 'category_id', to_jsonb(v_found.category_id)),
             ('assigned_to', 'assignee_id', to_jsonb(v_found.assignee_id)),
-            ('due_date', 'due_at', v_fields -> 'due_date'),
+            ('due_date', 'due_at', to_jsonb(v_found.due_at)),
             ('resolution', 'resolution', v_fields -> 'resolution')
         ) as c (field, name, value)
         where v_fields ? c.field));
@@ -5758,18 +6304,13 @@ set search_path = ''
 as $$
 begin
     perform private.enter(claims);
-    -- The tickets are read once, into one row for each status, priority and category that there is.
+    -- One row for each status, priority and category that there is: an agent's are kept, a customer's are counted.
     execute format($stats$
         with g as materialized (
-            select helpdesk.word('status', r.status) as status, helpdesk.word('priority', r.priority) as priority, r.category_id,
-                count(*) as tickets,
-                count(*) filter (where r.due_at < now() and r.status not in ('resolved', 'closed')) as overdue,
-                count(r.resolved_at) as resolved, sum(r.resolved_at - r.created_at) as time_to_resolve,
-                count(*) filter (where r.created_at >= date_trunc('day', now(), 'UTC')) as created_today,
-                count(*) filter (where r.resolved_at >= date_trunc('day', now(), 'UTC')) as resolved_today
-            from public.tickets as r
-            where %s
-            group by r.status, r.priority, r.category_id
+            select helpdesk.word('status', k.status) as status, helpdesk.word('priority', k.priority) as priority, k.category_id,
+                sum(k.tickets) as tickets, sum(k.resolved) as resolved, sum(k.time_to_resolve) as time_to_resolve
+            from %2$s as k
+            group by k.status, k.priority, k.category_id
         )
         select row_to_json(row(
             coalesce(sum(g.tickets), 0),
@@ -5777,7 +6318,10 @@ begin
             coalesce(sum(g.tickets) filter (where g.status = 'in_progress'), 0),
             coalesce(sum(g.tickets) filter (where g.status = 'resolved'), 0),
             coalesce(sum(g.tickets) filter (where g.status = 'closed'), 0),
-            coalesce(sum(g.overdue), 0),
+            (
+                select count(*) from public.tickets as r
+                where %1$s and r.due_at < now() and r.status not in ('resolved', 'closed')
+            ),
             (
                 select ('{' || string_agg(to_json(p.word) || ':' || (
                     select coalesce(sum(s.tickets), 0) from g as s where s.priority = p.word
@@ -5793,11 +6337,13 @@ begin
                 ) as c (name, tickets)
             )::json,
             coalesce(round(extract(epoch from sum(g.time_to_resolve)) / 3600 / nullif(sum(g.resolved), 0), 1), 0),
-            coalesce(sum(g.created_today), 0),
-            coalesce(sum(g.resolved_today), 0)
+            (select count(*) from public.tickets as r where %1$s and r.created_at >= date_trunc('day', now(), 'UTC')),
+            (select count(*) from public.tickets as r where %1$s and r.resolved_at >= date_trunc('day', now(), 'UTC'))
         )::helpdesk.stats)
         from g
-        $stats$, helpdesk.own())
+        $stats$, helpdesk.own(), case when private.is_agent() then 'private.tallies()' else format(
+            '(select r.*, 1 as tickets, (r.resolved_at is not null)::integer as resolved, '
+            'r.resolved_at - r.created_at as time_to_resolve from public.tickets as r where %s)', helpdesk.own()) end)
     into body;
 end
 $$;
@@ -6129,14 +6675,18 @@ create function helpdesk.render_events(claims jsonb, events jsonb, out id bigint
 language plpgsql volatile
 set search_path = ''
 as $$
+declare
+    v_told jsonb := (select jsonb_agg(jsonb_build_object('id', e.id, 'record', e.record)) from private.logged_rows(events) as e);
 begin
     perform private.enter(claims);
     return query
-    select (e.value ->> 'id')::bigint, '{"event":"notification.new","data":' || row_to_json(row(
+    select (e.value -> 'id')::bigint, '{"event":"notification.new","data":' || row_to_json(row(
         n.number, n.type, n.title, n.message, t.number, n.read_at is not null, private.rfc3339(n.created_at)
     )::helpdesk.notification) || '}'
-    from jsonb_array_elements(events) as e
-    join public.notifications as n on n.id = (e.value #>> '{ids,id}')::uuid
+    from jsonb_array_elements(v_told) as e
+    -- As it was when it was told, if it may be read now.
+    cross join lateral jsonb_populate_record(null::public.notifications, e.value -> 'record') as n
+    join public.notifications as r on r.organization_id = n.organization_id and r.id = n.id
     left join public.tickets as t on t.organization_id = n.organization_id and t.id = n.ticket_id;
 end
 $$;
@@ -6149,7 +6699,8 @@ grant execute on function
     helpdesk.shown(public.tags[]), helpdesk.shown(public.templates[]), helpdesk.shown(public.saved_filters[]),
     helpdesk.shown(public.members[]), helpdesk.ticket_json(public.tickets), helpdesk.comment_json(public.comments),
     helpdesk.order_by(text, jsonb),
-    helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[]), helpdesk.own(), helpdesk.find_references(jsonb, boolean),
+    helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[], text), helpdesk.own(),
+    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean),
     helpdesk.refuse(jsonb), helpdesk.lock_ticket(bigint, bigint), helpdesk.write_ticket(bigint, jsonb, boolean, bigint),
     helpdesk.ticket_id(bigint), helpdesk.find_comment(bigint, bigint), helpdesk.refuse_row(text, bigint)
     to authenticated;

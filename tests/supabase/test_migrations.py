@@ -39,10 +39,12 @@ def bootstrapped(url: str) -> None:
         migrate.run_file(connection, migrate.BOOTSTRAP)
 
 
-def with_auth_service(url: str) -> None:
+def with_services(url: str) -> None:
     """Give a database that has the schema what stands on it where there is no Supabase."""
     with migrate.connect(url) as connection:
         migrate.run_file(connection, migrate.AUTH_SERVICE)
+        migrate.run_file(connection, migrate.REALTIME_SERVICE)
+        connection.execute("select realtime_service.maintain()")
 
 
 def test_history_and_sql_lead_to_the_same_schema(server: Server, template: str) -> None:
@@ -52,7 +54,7 @@ def test_history_and_sql_lead_to_the_same_schema(server: Server, template: str) 
             with migrate.connect(url) as connection:
                 for path in sources():
                     migrate.run_file(connection, path)
-            with_auth_service(url)
+            with_services(url)
         assert difference(server.url_of(template), url) == []
 
 
@@ -70,7 +72,7 @@ def test_the_command_line_applies_the_history_as_deskbase_does(
             assert len(supabase.answer("migration", "up", f"--remote={url}", "--yes")["applied"]) == len(
                 versions
             )
-            with_auth_service(url)
+            with_services(url)
         assert difference(server.url_of(template), url) == []
         assert migrate.migrate(url, report=lambda _: None) == []
 
