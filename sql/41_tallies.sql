@@ -33,45 +33,30 @@ create unique index ticket_tallies_organization_id_status_idx on private.ticket_
     (organization_id, status, priority, category_id, assignee_id) nulls not distinct where is_folded;
 create index ticket_tallies_is_folded_idx on private.ticket_tallies (is_folded) where not is_folded;
 
-create function private.tg_tickets__tally_new() returns trigger
+create function private.tg_tickets__tally() returns trigger
 language plpgsql volatile security definer
 set search_path = ''
 as $$
+declare
+    v_sign constant integer := tg_argv[0];
 begin
     insert into private.ticket_tallies
         (organization_id, status, priority, category_id, assignee_id, tickets, resolved, time_to_resolve)
-    select t.organization_id, t.status, t.priority, t.category_id, t.assignee_id, count(*), count(t.resolved_at),
-        coalesce(sum(t.resolved_at - t.created_at), '0')
-    from added as t
+    select t.organization_id, t.status, t.priority, t.category_id, t.assignee_id, v_sign * count(*),
+        v_sign * count(t.resolved_at), v_sign * coalesce(sum(t.resolved_at - t.created_at), '0')
+    from counted as t
     where t.deleted_at is null
     group by t.organization_id, t.status, t.priority, t.category_id, t.assignee_id;
     return null;
 end
 $$;
-comment on function private.tg_tickets__tally_new() is 'Counts new tickets. Definer: nobody else writes counts.';
-alter function private.tg_tickets__tally_new() owner to deskbase_definer;
-create trigger _700_tally_new after insert on public.tickets referencing new table as added
-    for each statement execute function private.tg_tickets__tally_new();
-
-create function private.tg_tickets__tally_gone() returns trigger
-language plpgsql volatile security definer
-set search_path = ''
-as $$
-begin
-    insert into private.ticket_tallies
-        (organization_id, status, priority, category_id, assignee_id, tickets, resolved, time_to_resolve)
-    select t.organization_id, t.status, t.priority, t.category_id, t.assignee_id, -count(*), -count(t.resolved_at),
-        -coalesce(sum(t.resolved_at - t.created_at), '0')
-    from removed as t
-    where t.deleted_at is null
-    group by t.organization_id, t.status, t.priority, t.category_id, t.assignee_id;
-    return null;
-end
-$$;
-comment on function private.tg_tickets__tally_gone() is 'Counts tickets no more that are gone for good. Definer: nobody else writes counts.';
-alter function private.tg_tickets__tally_gone() owner to deskbase_definer;
-create trigger _700_tally_gone after delete on public.tickets referencing old table as removed
-    for each statement execute function private.tg_tickets__tally_gone();
+comment on function private.tg_tickets__tally() is
+    'Counts tickets that are new, or no more those that are gone for good: 1 or -1 is its argument. Definer: nobody else writes counts.';
+alter function private.tg_tickets__tally() owner to deskbase_definer;
+create trigger _700_tally after insert on public.tickets referencing new table as counted
+    for each statement execute function private.tg_tickets__tally('1');
+create trigger _700_tally_delete after delete on public.tickets referencing old table as counted
+    for each statement execute function private.tg_tickets__tally('-1');
 
 create function private.tg_tickets__tally_moved() returns trigger
 language plpgsql volatile security definer
