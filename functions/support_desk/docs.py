@@ -23,7 +23,10 @@ CONTRACT = Contract(
         "tells agents of every ticket and comment of their organization, customers of their own tickets and "
         "of public comments, and each member of their own notifications: `ticket.created`, "
         "`ticket.updated`, `ticket.assigned`, `comment.added`, `notification.new`, as "
-        "`{event, data, position}`. `?since=` with a position tells first what was missed."
+        "`{event, data, position}`. `?since=` with a position tells first what was missed. A ticket that is "
+        "created with an assignee is `ticket.created` alone; a change that also assigns it is both, the "
+        "assignment last. A comment that is made public later is `comment.added` to the customer. `link` is "
+        "a path after the address of the desk, and nobody is told of a deletion."
     ),
     security={
         "jwt": {

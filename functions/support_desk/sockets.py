@@ -4,6 +4,7 @@ In charge of who gets in. What they are told, the contract's SQL says: of ticket
 role hear alike, and of notifications what each member hears alone, which is what their wish is for.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -31,29 +32,42 @@ def desk_socket(services: Services, rule: Rule) -> Handler:
         if credential.kind is not Kind.USER:
             raise ApiError(401, "invalid_token")
         permit = await services.limiter.permit(rule, credential)
-        who: dict[str, Any] = msgspec.json.decode(permit.claims)["app_metadata"]
-        if "member_id" not in who:
-            raise ApiError(403, "forbidden")
-        watch = Watch(
-            organization_id=who["organization_id"],
-            claims=permit.claims,
-            render=RENDER_EVENTS,
-            wants=_wants(who["member_id"]),
-            wish=msgspec.json.encode({"member_id": who["member_id"]}),
-            since=socket.since,
-            expires_at=credential.expires_at,
-        )
-        await socket.stream(await services.relay.subscribe(watch))
+        expires_at, since = credential.expires_at, socket.since
+        subscription = await services.relay.subscribe(_watch(permit.claims, expires_at, since))
+
+        def go_on() -> None:
+            services.relay.turn(subscription, _watch(subscription.claims, expires_at))
+
+        subscription.on_renewal = go_on
+        await socket.stream(subscription)
 
     return handle
 
 
-def _wants(member_id: str) -> Any:
-    """Return what tells events that the contract tells of; of notifications, only one's own."""
+def _watch(claims: bytes, expires_at: float, since: str | None = None) -> Watch:
+    """Return what the holder of the claims watches. Raises ApiError for a member of nothing."""
+    who: dict[str, Any] = msgspec.json.decode(claims)["app_metadata"]
+    if "member_id" not in who:
+        raise ApiError(403, "forbidden")
+    return Watch(
+        organization_id=who["organization_id"],
+        claims=claims,
+        render=RENDER_EVENTS,
+        wants=_wants(who["member_id"], who.get("contact_id")),
+        wish=msgspec.json.encode({"member_id": who["member_id"]}),
+        since=since,
+        expires_at=expires_at,
+    )
+
+
+def _wants(member_id: str, contact_id: str | None) -> Callable[[Event], bool]:
+    """Return what tells events that may be worth asking about: a customer's are about their tickets."""
 
     def wants(event: Event) -> bool:
-        return event.type in TOLD and (
-            event.table != "notifications" or event.ids.get("member_id") == member_id
-        )
+        if event.type not in TOLD:
+            return False
+        if event.table == "notifications":
+            return event.ids.get("member_id") == member_id
+        return contact_id is None or event.ids.get("contact_id") == contact_id
 
     return wants

@@ -78,13 +78,13 @@ def test_words_that_stay_the_same_are_no_news(
     told: Told, agent: Acting, owner: Acting, north: Organization
 ) -> None:
     change(owner, north["ticket"], "status = 'open'")
-    before = len(told(agent))
+    before = names(told(agent)).count("ticket.updated")
     change(owner, north["ticket"], "status = 'in_progress'")
     change(owner, north["ticket"], "metadata = '{\"a\": 1}'")
-    assert len(told(agent)) == before
+    assert names(told(agent)).count("ticket.updated") == before
     change(owner, north["ticket"], "status = 'waiting'")
-    event, data = told(agent)[-1]
-    assert (event, data["status"]) == ("ticket.updated", "pending")
+    changes = [data["status"] for event, data in told(agent) if event == "ticket.updated"]
+    assert (len(changes), changes[-1]) == (before + 1, "pending")
 
 
 def test_assignment_alone_is_one_message_and_with_a_change_the_second(

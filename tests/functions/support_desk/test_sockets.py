@@ -245,6 +245,25 @@ def test_who_comes_back_hears_what_they_missed_as_it_was_and_nothing_twice(
         ]
 
 
+def test_customer_who_becomes_an_agent_hears_of_everything_within_a_second(
+    desk: Desk, floor: Floor, customer: Member, other_customer: Member
+) -> None:
+    with listening(desk, desk.jwt(customer, session_id=desk.session(customer))) as socket:
+        floor.ticket("Not heard", other_customer)
+        floor.ticket("Mine", customer)
+        assert events(socket) == [("ticket.created", "Mine")]
+        desk.sql("update public.members set role = 'agent' where id = %s", [customer.id])
+        for number in range(40):
+            floor.ticket(f"Heard {number}", other_customer)
+            try:
+                message = json.loads(socket.recv(timeout=0.1))
+            except TimeoutError:
+                continue
+            assert message["event"] == "ticket.created"
+            return
+        raise AssertionError("nothing was heard")
+
+
 # Who may listen
 
 
