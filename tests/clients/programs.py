@@ -1,8 +1,10 @@
 """Runs the sample programs as their users would: a process of its own, an address and keys, a story."""
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +14,6 @@ from tests.desk import PROJECT, Desk
 
 PYTHON_PROGRAM = Path(__file__).with_name("accounts.py")
 NODE_PROGRAM = Path(__file__).with_name("accounts.mjs")
-CHANNELS_IN_PYTHON = Path(__file__).with_name("channels.py")
-CHANNELS_IN_NODE = Path(__file__).with_name("channels.mjs")
 OLDEST_NODE = 22
 SECONDS = 120
 
@@ -21,15 +21,15 @@ SECONDS = 120
 WARNINGS = ("error", "ignore::ResourceWarning", "ignore:The '")
 
 
-def told_in_python(desk: Desk, story: str, program: Path = PYTHON_PROGRAM) -> str:
-    """Tell a story of a program, in which every warning is an error, and return what it says."""
+def told_in_python(desk: Desk, story: str) -> str:
+    """Tell a story of accounts.py, in which every warning is an error, and return what it says."""
     warnings = [argument for warning in WARNINGS for argument in ("-W", warning)]
-    return _output([sys.executable, *warnings, str(program)], desk, story)
+    return _output([sys.executable, *warnings, str(PYTHON_PROGRAM)], desk, story)
 
 
-def told_in_node(desk: Desk, story: str, program: Path = NODE_PROGRAM) -> str:
-    """Tell a story of a program, and return what it says."""
-    return _output([node(), str(program)], desk, story)
+def told_in_node(desk: Desk, story: str) -> str:
+    """Tell a story of accounts.mjs, and return what it says."""
+    return _output([node(), str(NODE_PROGRAM)], desk, story)
 
 
 @cache
@@ -52,10 +52,22 @@ def _major(program: str) -> int:
     return int(number) if number.isdigit() else 0
 
 
+def must_be_told(desk: Desk, command: list[str], story: str, needed: Iterable[str]) -> None:
+    """Tell a story of a program that takes what it needs of `deskbase status` from its environment."""
+    done = subprocess.run(
+        [*command, story],
+        env={**os.environ, **{name: desk.status[name] for name in needed}},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    told = (done.returncode, done.stdout, done.stderr)
+    assert told == (0, f"{story}: as told\n", ""), f"{story}:\n{done.stdout}{done.stderr}"
+
+
 def _output(command: list[str], desk: Desk, story: str) -> str:
-    is_of_accounts = command[-1].rpartition("/")[2].startswith("accounts")
-    last = str(desk.data_dir / "mail") if is_of_accounts else desk.db_url
-    place = [desk.url, desk.publishable_key, desk.secret_key, last]
+    place = [desk.url, desk.publishable_key, desk.secret_key, str(desk.data_dir / "mail")]
     done = subprocess.run(
         [*command, *place, story], check=False, capture_output=True, text=True, timeout=SECONDS
     )
