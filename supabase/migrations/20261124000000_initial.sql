@@ -1969,7 +1969,7 @@ language plpgsql volatile security definer
 set search_path = ''
 as $$
 declare
-    v_sign constant integer := tg_argv[0];
+    v_sign constant integer := tg_argv[0]::integer;
 begin
     insert into private.ticket_tallies
         (organization_id, status, priority, category_id, assignee_id, tickets, resolved, time_to_resolve)

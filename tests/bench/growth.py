@@ -51,26 +51,26 @@ BESIDE_THE_TARGET = [f"{HELPDESK}/tickets/?ordering=-updated_at"]
 SEED = """
     set session_replication_role = replica;
 
-    insert into public.organizations (id, name) values (%(organization)s, %(organization)s::text);
+    insert into public.organizations (id, name) values (%(organization)s::uuid, %(organization)s::uuid::text);
     insert into public.categories (organization_id, id, name)
-    select %(organization)s, md5(%(organization)s::text || 'category' || n)::uuid, 'Category ' || n
+    select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'category' || n)::uuid, 'Category ' || n
     from generate_series(0, 14) as n;
     insert into public.members (organization_id, id, username, email, name, role)
-    select %(organization)s, md5(%(organization)s::text || 'agent' || n)::uuid, n, n || '@bench.example', n,
+    select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'agent' || n)::uuid, n, n || '@bench.example', n,
         'agent'
     from generate_series(0, 29) as n;
     insert into public.contacts (organization_id, id, name)
-    select %(organization)s, md5(%(organization)s::text || 'contact' || n)::uuid, 'Contact ' || n
+    select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'contact' || n)::uuid, 'Contact ' || n
     from generate_series(0, %(count)s / 20) as n;
 
     insert into public.tickets (organization_id, subject, description, status, priority, category_id,
         contact_id, assignee_id, due_at, created_at, updated_at, resolved_at)
-    select %(organization)s, 'Order ' || t.n || ' has not arrived',
+    select %(organization)s::uuid, 'Order ' || t.n || ' has not arrived',
         'It was to be here last week. ' || md5(t.n::text), t.status,
         (array['low', 'medium', 'high', 'urgent'])[1 + t.n %% 4],
-        md5(%(organization)s::text || 'category' || t.n * 7919 %% 15)::uuid,
-        md5(%(organization)s::text || 'contact' || t.n * 7919 %% (%(count)s / 20))::uuid,
-        case when t.n %% 5 > 0 then md5(%(organization)s::text || 'agent' || t.n * 7919 %% 30)::uuid end,
+        md5(%(organization)s::uuid::text || 'category' || t.n * 7919 %% 15)::uuid,
+        md5(%(organization)s::uuid::text || 'contact' || t.n * 7919 %% (%(count)s / 20))::uuid,
+        case when t.n %% 5 > 0 then md5(%(organization)s::uuid::text || 'agent' || t.n * 7919 %% 30)::uuid end,
         case when t.n %% 3 = 0 then t.at + interval '3 days' end, t.at, t.at + interval '1 hour',
         case when t.status in ('resolved', 'closed') then t.at + interval '5 hours' end
     from (
@@ -85,7 +85,7 @@ SEED = """
     select t.organization_id, t.status, t.priority, t.category_id, t.assignee_id, count(*),
         count(t.resolved_at), coalesce(sum(t.resolved_at - t.created_at), '0'), true
     from public.tickets as t
-    where t.organization_id = %(organization)s
+    where t.organization_id = %(organization)s::uuid
     group by t.organization_id, t.status, t.priority, t.category_id, t.assignee_id;
 
     set session_replication_role = origin;
