@@ -53,11 +53,12 @@ SEED = """
 
     insert into public.organizations (id, name) values (%(organization)s::uuid, %(organization)s::uuid::text);
     insert into public.categories (organization_id, id, name)
-    select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'category' || n)::uuid, 'Category ' || n
+    select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'category' || n)::uuid,
+        'Category ' || n
     from generate_series(0, 14) as n;
     insert into public.members (organization_id, id, username, email, name, role)
-    select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'agent' || n)::uuid, n, n || '@bench.example', n,
-        'agent'
+    select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'agent' || n)::uuid, n,
+        n || '@bench.example', n, 'agent'
     from generate_series(0, 29) as n;
     insert into public.contacts (organization_id, id, name)
     select %(organization)s::uuid, md5(%(organization)s::uuid::text || 'contact' || n)::uuid, 'Contact ' || n
@@ -70,7 +71,8 @@ SEED = """
         (array['low', 'medium', 'high', 'urgent'])[1 + t.n %% 4],
         md5(%(organization)s::uuid::text || 'category' || t.n * 7919 %% 15)::uuid,
         md5(%(organization)s::uuid::text || 'contact' || t.n * 7919 %% (%(count)s / 20))::uuid,
-        case when t.n %% 5 > 0 then md5(%(organization)s::uuid::text || 'agent' || t.n * 7919 %% 30)::uuid end,
+        case when t.n %% 5 > 0
+            then md5(%(organization)s::uuid::text || 'agent' || t.n * 7919 %% 30)::uuid end,
         case when t.n %% 3 = 0 then t.at + interval '3 days' end, t.at, t.at + interval '1 hour',
         case when t.status in ('resolved', 'closed') then t.at + interval '5 hours' end
     from (
