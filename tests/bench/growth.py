@@ -80,7 +80,7 @@ SEED = """
             case when n > %(count)s - least(%(count)s / 10, 3000)
                 then (array['new', 'open', 'in_progress', 'waiting', 'on_hold'])[1 + n %% 5]
                 else (array['resolved', 'closed'])[1 + n %% 2] end as status
-        from generate_series(1, %(count)s) as n
+        from generate_series(1, %(count)s::bigint) as n
     ) as t;
     insert into private.ticket_tallies (organization_id, status, priority, category_id, assignee_id, tickets,
         resolved, time_to_resolve, is_folded)
