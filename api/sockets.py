@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
 from urllib.parse import parse_qs
 
-from api.credentials import Credential, Credentials, bearer_in
+from api.credentials import Credential, Credentials, Kind, bearer_in
 from api.door import Answer, App, Receive, Scope, Send, header, visit_in
 from api.errors import ApiError, SqlError, of_database
 from api.logs import Event, failure
@@ -76,6 +76,13 @@ class Socket:
         if authorization is None:
             raise ApiError(401, "missing_token")
         return await credentials.of_bearer(bearer_in(authorization))
+
+    async def person(self, credentials: Credentials) -> Credential:
+        """Return the credential of a person who logs in. Raises ApiError for none, and for any other kind."""
+        credential = await self.credential(credentials)
+        if credential.kind is not Kind.USER:
+            raise ApiError(401, "invalid_token")
+        return credential
 
     async def stream(self, subscription: Subscription) -> None:
         """Accept the socket and send what the subscription brings, until that or the other side is over."""

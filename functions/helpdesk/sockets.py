@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 
-from api.credentials import Kind
 from api.errors import ApiError
 from api.event_log import Event
 from api.limits import Rule
@@ -19,9 +18,7 @@ def handlers(services: Services, people: Rule) -> dict[str, Handler]:
     """Make the sockets; opening one counts as a request."""
 
     async def tell_notifications(socket: Socket) -> None:
-        credential = await socket.credential(services.credentials)
-        if credential.kind is not Kind.USER:
-            raise ApiError(401, "invalid_token")
+        credential = await socket.person(services.credentials)
         permit = await services.limiter.permit(people, credential)
         who: dict[str, Any] = msgspec.json.decode(permit.claims)["app_metadata"]
         if "member_id" not in who:

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from api.credentials import Kind
 from api.errors import ApiError
 from api.event_log import Event
 from api.limits import Rule
@@ -28,9 +27,7 @@ def desk_socket(services: Services, rule: Rule) -> Handler:
     """Make the handler; opening one counts as a request."""
 
     async def handle(socket: Socket) -> None:
-        credential = await socket.credential(services.credentials)
-        if credential.kind is not Kind.USER:
-            raise ApiError(401, "invalid_token")
+        credential = await socket.person(services.credentials)
         permit = await services.limiter.permit(rule, credential)
         expires_at, since = credential.expires_at, socket.since
         subscription = await services.relay.subscribe(_watch(permit.claims, expires_at, since))

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import msgspec
 
-from api.credentials import Kind
 from api.errors import ApiError
 from api.event_log import Event
 from api.limits import Rule
@@ -38,9 +37,7 @@ def ticket_socket(services: Services, rule: Rule) -> Handler:
     """Make the handler; a handshake is counted as a request."""
 
     async def handle(socket: Socket) -> None:
-        credential = await socket.credential(services.credentials)
-        if credential.kind is not Kind.USER:
-            raise ApiError(401, "invalid_token")
+        credential = await socket.person(services.credentials)
         permit = await services.limiter.permit(rule, credential)
         ticket_id, organization_id = ticket_in(socket), organization_in(permit.claims)
         watch = Watch(
