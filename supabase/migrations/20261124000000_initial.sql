@@ -2715,7 +2715,7 @@ create table private.mails (
     data jsonb not null default '{}' check (jsonb_typeof(data) = 'object'),
     attempts integer not null default 0,
     error text check (length(error) <= 200),
-    created_at timestamptz not null default now(),
+    created_at timestamptz not null default clock_timestamp(),
     next_attempt_at timestamptz default now(),
     sent_at timestamptz,
     failed_at timestamptz,
@@ -2728,6 +2728,7 @@ create policy select_definer on private.mails for select to deskbase_definer usi
 comment on table private.mails is 'Outgoing mail: the queue of the worker, and for a week the record of what became of it.';
 comment on column private.mails.kind is 'Which text it is: a template of the worker.';
 comment on column private.mails.data is 'What its text needs and is no secret.';
+comment on column private.mails.created_at is 'When it was written, which keeps the order of the mails of one transaction.';
 comment on column private.mails.error is 'Why the last attempt failed, in a word.';
 comment on column private.mails.next_attempt_at is 'When a worker may take it; while one has it, the end of that lease; empty once it is done.';
 

@@ -66,14 +66,14 @@ def test_a_stranger_who_signs_up_is_mailed_a_link_and_is_not_logged_in(office: O
     assert office.mails("ann@example.com") == ["signup"]
     user = office.user("ann@example.com")
     assert (user["encrypted_password"], user["email_confirmed_at"]) == (PASSWORD, None)
-    assert office.sessions(user["id"]) == []
+    assert office.sessions(user["id"]) == set()
 
 
 def test_whoever_follows_the_link_is_confirmed_and_logged_in(office: Office) -> None:
     account = office.account("ann@example.com", data={"name": "Ann"})
     user = office.user("ann@example.com")
     assert user["email_confirmed_at"]
-    assert office.sessions(account.id) == [account.session_id]
+    assert office.sessions(account.id) == {account.session_id}
     assert account.claims["app_metadata"]["role"] == "admin"
     assert account.actor.claims["amr"][0]["method"] == "otp"
 
@@ -555,7 +555,7 @@ def test_a_new_password_ends_the_other_sessions_and_the_links(office: Office, lo
     assert office.call("password_of", claims=account.claims) == PASSWORD
     office.update(account, password_hash="new")
     assert office.user("ann@example.com")["encrypted_password"] == "new"
-    assert office.sessions(account.id) == [account.session_id]
+    assert office.sessions(account.id) == {account.session_id}
     assert admit(login, of(other.actor))[0].failure == "session_ended"
     assert office.refresh(other.refresh_token)["refusal"] == "refresh_token_not_found"
     assert office.refresh(account.refresh_token)["claims"]

@@ -25,7 +25,7 @@ DEACTIVATE = "select public.deactivate_member(%s)"
 ENTER = "select public.enter_organization(%s)"
 MEMBER = "select to_jsonb(m) from public.members as m where m.id = %s"
 ACCOUNT = "select to_jsonb(u) from auth.users as u where u.email = %s"
-MAILS = "select kind from private.mails where email = %s order by created_at, ctid"
+MAILS = "select kind from private.mails where email = %s order by created_at"
 PASSWORD = "correct horse battery"
 
 LOWER_ROLES = ["customer", "agent", "senior_agent", "team_lead"]
