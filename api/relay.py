@@ -55,6 +55,9 @@ class Companion(Protocol):
     async def look(self) -> None:
         """Look what there is, once for each look at the log. Raises nothing."""
 
+    def changed(self, events: list[Event]) -> None:
+        """Take note of what has happened in the organizations that anybody listens to. Raises nothing."""
+
     async def close(self) -> None:
         """End, as the relay does."""
 
@@ -230,6 +233,8 @@ class Relay:
 
     async def _tell(self, span: Span, events: list[Event]) -> None:
         while events:
+            for companion in self.companions:
+                companion.changed(events)
             for begin in range(0, len(events), SLICE):
                 audiences = self._subscriptions.audiences(events[begin : begin + SLICE])
                 await asyncio.gather(*[self._tell_audience(span, audience) for audience in audiences])

@@ -28,6 +28,9 @@ JOIN_SECONDS = 9.0
 """Clients give up after ten."""
 
 AGAIN_SECONDS = 1.0
+RECONSIDER_SECONDS = 0.2
+"""However often the row changes that a channel is named after, its policies are asked no oftener."""
+
 MOST_EARLY_FRAMES = 100
 
 
@@ -49,6 +52,7 @@ class Channel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._becoming: asyncio.Task[None] | None = None
         self._is_joined = False
+        self._is_reconsidering = False
         self._is_over = False
 
     # From outside
@@ -122,7 +126,7 @@ class Channel:
             raise RefusedJoinError(sentences.MAY_NOT_JOIN.format(join.name))
         if join.waits_for_changes and (fault := join.bindings.fault or rights.fault):
             raise RefusedJoinError(f"PostgresChangesSubscribeTimeout: {fault}")
-        talk = self._talk = Talk(hub, client, self._topic, join)
+        talk = self._talk = Talk(hub, client, self._topic, join, self._reconsider)
         self._become(identity, rights)
         hub.enter(talk)
         watch = watch_of(identity, rights, join.bindings, join.since)
@@ -205,6 +209,20 @@ class Channel:
         subscription, identity = self._changes.subscription, self._identity
         if subscription and identity:
             self._identity = identity._replace(claims=subscription.claims)
+            self._turn(self._check_again(self._identity))
+
+    def _reconsider(self) -> None:
+        """Look anew, soon, at what somebody may do: what a policy goes by has changed."""
+        if not self._is_reconsidering and not self._is_over:
+            self._is_reconsidering = True
+            _ = self._start(self._look_again())
+
+    async def _look_again(self) -> None:
+        await asyncio.sleep(RECONSIDER_SECONDS)
+        self._is_reconsidering = False
+        if not self._is_joined or (self._becoming and not self._becoming.done()):
+            self._reconsider()
+        elif self._identity:
             self._turn(self._check_again(self._identity))
 
     def _turn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -7,10 +7,12 @@ order. What is to be told is `api.realtime.publishing`'s business; what somebody
 
 import asyncio
 import base64
-from typing import Protocol
+import re
+from typing import Protocol, TypeVar
 
 from api.db import STATEMENT_SECONDS, Database, Param, Row
 from api.errors import SqlError, UnavailableError
+from api.event_log import Event as LogEvent
 from api.logs import Event, failure
 from api.watches import STOPPING, Outbox
 
@@ -34,6 +36,9 @@ SLICE = 100
 """Signals that are handed on at once: between two slices every socket has a turn at sending."""
 
 _MOST_TOPICS = 100
+_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
+_K = TypeVar("_K")
 
 
 class Listener(Protocol):
@@ -46,6 +51,9 @@ class Listener(Protocol):
 
     def tell_presence(self, diff: str) -> None:
         """Tell of a change of presence."""
+
+    def reconsider(self) -> None:
+        """Ask anew what may be heard and said here."""
 
 
 class Talker(Protocol):
@@ -68,6 +76,7 @@ class Hub:
         self.publisher = Publisher(db)
         self.questions = Questions(db)
         self._rooms: dict[Room, set[Listener]] = {}
+        self._named: dict[str, set[Listener]] = {}
         self._talkers: set[Talker] = set()
         self._cursor: bytes | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -93,15 +102,15 @@ class Hub:
 
     def enter(self, listener: Listener) -> None:
         """Begin to tell a channel. What is sent after the relay's next look, it hears of."""
-        self._rooms.setdefault(listener.room, set()).add(listener)
+        _add(self._rooms, listener.room, listener)
+        for row_id in _ids(listener.room):
+            _add(self._named, row_id, listener)
 
     def exit(self, listener: Listener) -> None:
         """Tell a channel no more."""
-        room = self._rooms.get(listener.room)
-        if room:
-            room.discard(listener)
-            if not room:
-                del self._rooms[listener.room]
+        _discard(self._rooms, listener.room, listener)
+        for row_id in _ids(listener.room):
+            _discard(self._named, row_id, listener)
         if not self._rooms:
             self._cursor = None
 
@@ -136,6 +145,15 @@ class Hub:
                     if row[1] is not None:
                         self._hand_on(row)
                 await asyncio.sleep(0)
+
+    def changed(self, events: list[LogEvent]) -> None:
+        """Have the private channels that are named after a row that has changed ask their policies anew."""
+        if not self._named:
+            return
+        for event in events:
+            for row_id in set(event.ids.values()):
+                for listener in list(self._named.get(row_id, ())):
+                    listener.reconsider()
 
     def _hand_on(self, row: Row) -> None:
         _, kind, topic, private, event, payload, binary, message_id, sender = row
@@ -188,3 +206,21 @@ class Hub:
         except SqlError as error:
             failure(Event.STATEMENT_AT_FAULT, error, state=error.state)
             return None
+
+
+def _ids(room: Room) -> set[str]:
+    """Return the ids of rows in the name of a private channel."""
+    topic, is_private = room
+    return set(_ID.findall(topic)) if is_private else set()
+
+
+def _add(groups: dict[_K, set[Listener]], key: _K, listener: Listener) -> None:
+    groups.setdefault(key, set()).add(listener)
+
+
+def _discard(groups: dict[_K, set[Listener]], key: _K, listener: Listener) -> None:
+    group = groups.get(key)
+    if group:
+        group.discard(listener)
+        if not group:
+            del groups[key]

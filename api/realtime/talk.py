@@ -6,6 +6,7 @@ was kept, who is there, and only then what happens.
 
 import asyncio
 import base64
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -56,10 +57,13 @@ _presence = msgspec.json.Decoder(_Presence)
 class Talk:
     """What is said on a channel. `rights` and `claims` are those of its holder at the moment."""
 
-    def __init__(self, hub: Hub, client: Client, topic: str, join: Join) -> None:
+    def __init__(
+        self, hub: Hub, client: Client, topic: str, join: Join, reconsider: Callable[[], None]
+    ) -> None:
         self.room: Room = join.room
         self.rights = NOTHING
         self.claims = b"{}"
+        self.reconsider = reconsider
         self._hub = hub
         self._client = client
         self._topic = topic

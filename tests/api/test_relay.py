@@ -772,6 +772,7 @@ class Follower:
     def __init__(self) -> None:
         self.is_wanted = True
         self.looks = 0
+        self.changes: list[str] = []
         self.is_closed = False
 
     def __bool__(self) -> bool:
@@ -779,6 +780,9 @@ class Follower:
 
     async def look(self) -> None:
         self.looks += 1
+
+    def changed(self, events: list[Event]) -> None:
+        self.changes += [event.type for event in events]
 
     async def close(self) -> None:
         self.is_closed = True
@@ -801,6 +805,7 @@ async def test_companion_is_looked_at_with_the_log_before_anybody_is_let_in(
     desk_itself.ticket("rings")
     await listener.hears("rings")
     assert follower.looks > before
+    assert follower.changes == ["ticket.created"]
     assert other.looks == 0
     await process.relay.close()
     assert follower.is_closed

@@ -147,6 +147,30 @@ async def test_agent_who_becomes_a_customer_loses_the_ticket_s_room_within_a_sec
     assert not stays.of("phx_close")
 
 
+@pytest.mark.parametrize(
+    "deletion",
+    [
+        "update public.tickets set deleted_at = now() where id = %s",
+        "delete from public.tickets where id = %s",
+    ],
+    ids=["softly", "for good"],
+)
+async def test_room_of_a_ticket_that_is_deleted_ends_within_a_second(
+    *, desk: Desk, line: Line, north: Organization, agent: Person, deletion: str
+) -> None:
+    ticket = north.ticket("watched")
+    topic = f"desk:ticket:{ticket}"
+    room = await line.join(topic, agent.token, private=True)
+    stays = await line.join(f"desk:ticket:{north.ticket('other')}", agent.token, private=True)
+    north.rename(ticket, "renamed")
+    await silence()
+    assert not room.of("phx_close"), "a change that takes no right away ends nothing"
+    desk.sql(deletion, [ticket])
+    sentence = f"You no longer have permission to read from this Channel topic: {topic}"
+    assert await room.is_closed(A_SECOND) == sentence
+    assert not stays.of("phx_close")
+
+
 async def test_visitor_who_is_refused_may_sign_in_and_try_again(
     line: Line, north: Organization, agent: Person
 ) -> None:

@@ -119,6 +119,9 @@ class Counter:
     def tell_presence(self, diff: str) -> None:
         raise AssertionError(diff)
 
+    def reconsider(self) -> None:
+        raise AssertionError
+
     async def keep_reading(self) -> None:
         async for _ in self.outbox:
             self.read += 1
