@@ -27,6 +27,12 @@ JsonObject = Annotated[
 ]
 """A field that is handed on as the JSON text it came as, so that no number changes."""
 
+NO_NUL = {"pattern": r"^[^\u0000]*$"}
+"""What a document says of a text that is stored: checked here, where what is wrong is named."""
+
+NOT_BLANK = {"pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"}
+"""The same of one that has to say something: not only what Python takes for white space."""
+
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])", re.ASCII)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,100}", re.ASCII)

@@ -10,13 +10,10 @@ from uuid import UUID
 
 from msgspec import Meta, Raw, Struct, field
 
-from api.bodies import JsonObject
+from api.bodies import NO_NUL, NOT_BLANK, JsonObject
 
 Priority = Literal["low", "medium", "high", "urgent"]
 Status = Literal["open", "in_progress", "waiting", "resolved", "closed"]
-# Told in the document; checked in api.bodies, which names what is wrong.
-NO_NUL = {"pattern": r"^[^\u0000]*$"}
-NOT_BLANK = {"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"}
 Text = Annotated[str, Meta(max_length=100_000, extra_json_schema=NO_NUL)]
 
 

@@ -10,14 +10,11 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from api.bodies import JsonObject
+from api.bodies import NO_NUL, NOT_BLANK, JsonObject
 
 Priority = Literal["low", "medium", "high"]
 Status = Literal["open", "in_progress", "resolved"]
 Event = Literal["ticket.created", "ticket.updated", "message.created"]
-# Told in the document; checked in api.bodies, which names what is wrong.
-NO_NUL = {"pattern": r"^[^\u0000]*$"}
-NOT_BLANK = {"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"}
 Title = Annotated[str, Meta(min_length=1, max_length=500, extra_json_schema=NOT_BLANK)]
 Text = Annotated[str, Meta(max_length=100_000, extra_json_schema=NO_NUL)]
 Content = Annotated[str, Meta(min_length=1, max_length=100_000, extra_json_schema=NOT_BLANK)]

@@ -86,6 +86,11 @@ def kill_postgres(desk: Desk) -> None:
     kill(first, *children(first))
 
 
+def stop_postgres(desk: Desk) -> None:
+    """Have the embedded Postgres end in order, connections and all."""
+    os.kill(postmaster(desk), signal.SIGINT)
+
+
 def kill_a_backend(desk: Desk) -> None:
     """End the server's end of one connection; Postgres then ends all others and recovers."""
     kill(next(pid for pid in children(postmaster(desk)) if "authenticator" in _command(pid)))
