@@ -35,6 +35,9 @@ LISTS = [
     "?ordering=-due_date",
     "?status=open&ordering=-updated_at",
     f"?search={WORD}",
+    "?search=w1234",
+    "?search=arrived",
+    "?search=arrived&status=open",
 ]
 OPERATIONS = [
     *[f"{HELPDESK}/tickets/{query}" for query in LISTS],
@@ -67,7 +70,8 @@ SEED = """
     insert into public.tickets (organization_id, subject, description, status, priority, category_id,
         contact_id, assignee_id, due_at, created_at, updated_at, resolved_at)
     select %(organization)s::uuid, 'Order ' || t.n || ' has not arrived',
-        'It was to be here last week. ' || md5(t.n::text), t.status,
+        concat_ws(' ', 'It was to be here last week.', md5(t.n::text), 'w' || floor(3000 * random() ^ 3),
+            'w' || floor(3000 * random() ^ 3), 'w' || floor(3000 * random() ^ 3)), t.status,
         (array['low', 'medium', 'high', 'urgent'])[1 + t.n %% 4],
         md5(%(organization)s::uuid::text || 'category' || t.n * 7919 %% 15)::uuid,
         md5(%(organization)s::uuid::text || 'contact' || t.n * 7919 %% (%(count)s / 20))::uuid,

@@ -613,6 +613,12 @@ def test_a_search_goes_by_the_indexes_of_words_once(
     assert plan_of(login, HELPDESK_LIST, params).pages <= 120
 
 
+def test_a_word_that_is_everywhere_finds_the_newest_ten_thousand(agent: Acting, customer: Acting) -> None:
+    newest = "select id from public.tickets where subject ilike '%ticket%' order by number desc limit 10000"
+    assert set(agent.values("select private.search_tickets('ticket')")) == set(agent.values(newest))
+    assert set(customer.values("select private.search_tickets('ticket')")) == set(customer.values(newest))
+
+
 def test_the_numbers_of_a_dashboard_are_kept_or_read_from_the_few_tickets_they_are_about(
     login: Acting, agent: Acting, fresh: Callable[[Acting], str]
 ) -> None:
