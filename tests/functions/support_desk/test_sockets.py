@@ -1,19 +1,17 @@
 """The socket of the desk: who may listen, which of the five events they hear, and what ends it."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from tests.desk import Desk, Member
+from tests.functions import sockets
+from tests.functions.sockets import ending, heard
 
-SECONDS = 5
 A_SECOND = 2.0
 INSERT_TICKET = """
     insert into public.tickets (organization_id, subject, description, priority, contact_id)
@@ -64,29 +62,11 @@ def floor(desk: Desk, organization: str) -> Floor:
     return Floor(desk, organization)
 
 
-@contextmanager
 def listening(
-    desk: Desk,
-    token: str | None,
-    *,
-    in_header: bool = False,
-    since: str | None = None,
-    path: str = "/support-desk/ws",
-) -> Iterator[Connection]:
+    desk: Desk, token: str | None, *, path: str = "/support-desk/ws", **options: Any
+) -> AbstractContextManager[Connection]:
     """Open the socket."""
-    query = {"token": None if in_header else token, "since": since}
-    text = "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
-    headers = {"Authorization": f"Bearer {token}"} if in_header else {}
-    url = f"{desk.url.replace('http', 'ws', 1)}{path}?{text}"
-    with connect(url, additional_headers=headers, open_timeout=SECONDS, close_timeout=1) as socket:
-        yield socket
-
-
-def heard(socket: Connection, count: int = 1) -> list[dict[str, Any]]:
-    """Return the next messages."""
-    messages = [json.loads(socket.recv(timeout=SECONDS)) for _ in range(count)]
-    assert all(list(message) == ["event", "data", "position"] for message in messages)
-    return messages
+    return sockets.listening(desk, path, token, **options)
 
 
 def events(socket: Connection, count: int = 1) -> list[tuple[str, str]]:
@@ -95,14 +75,6 @@ def events(socket: Connection, count: int = 1) -> list[tuple[str, str]]:
         (m["event"], m["data"].get("subject") or m["data"].get("body") or m["data"]["type"])
         for m in heard(socket, count)
     ]
-
-
-def ending(socket: Connection) -> tuple[int, str]:
-    """Return what the socket is closed with; it may bring nothing before."""
-    with pytest.raises(ConnectionClosed) as closed:
-        socket.recv(timeout=SECONDS)
-    assert closed.value.rcvd
-    return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
 # What is heard
@@ -315,15 +287,11 @@ def test_whose_session_or_membership_ends_is_closed_within_a_second(
     desk: Desk, floor: Floor, agent: Member, change: str
 ) -> None:
     session = desk.session(agent)
-    with ExitStack() as stack:
-        socket = stack.enter_context(listening(desk, desk.jwt(agent, session_id=session)))
+    with listening(desk, desk.jwt(agent, session_id=session)) as socket:
         floor.ticket("Heard")
         assert events(socket) == [("ticket.created", "Heard")]
         desk.sql(change, {"session": session, "member": agent.id})
-        with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=A_SECOND)
-        assert closed.value.rcvd
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "session_ended")
+        assert ending(socket, A_SECOND) == (4401, "session_ended")
 
 
 # What is there besides

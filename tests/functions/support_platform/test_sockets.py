@@ -2,56 +2,28 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from tests.api.test_issuers import AUDIENCE, ISSUER, Key, KeyServer
 from tests.desk import Desk
+from tests.functions import sockets
+from tests.functions.sockets import ending, heard
 
 from .conftest import MOUNT, Person
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
-SECONDS = 5
 
 
-@contextmanager
 def listening(
-    desk: Desk,
-    ticket: str,
-    token: str | None,
-    *,
-    in_header: bool = False,
-    since: str | None = None,
-    path: str = f"{MOUNT}/ws/tickets",
-) -> Iterator[Connection]:
+    desk: Desk, ticket: str, token: str | None, *, path: str = f"{MOUNT}/ws/tickets", **options: Any
+) -> AbstractContextManager[Connection]:
     """Open the socket of a ticket."""
-    query = {"token": None if in_header else token, "since": since}
-    text = "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
-    headers = {"Authorization": f"Bearer {token}"} if in_header else {}
-    url = f"{desk.url.replace('http', 'ws', 1)}{path}/{ticket}?{text}"
-    with connect(url, additional_headers=headers, open_timeout=SECONDS, close_timeout=1) as socket:
-        yield socket
-
-
-def heard(socket: Connection, count: int = 1) -> list[dict[str, Any]]:
-    """Return the next messages."""
-    messages = [json.loads(socket.recv(timeout=SECONDS)) for _ in range(count)]
-    assert all(list(message) == ["event", "data", "position"] for message in messages)
-    return messages
-
-
-def ending(socket: Connection, seconds: float = SECONDS) -> tuple[int, str]:
-    """Return what the socket is closed with; it may bring nothing before."""
-    with pytest.raises(ConnectionClosed) as closed:
-        socket.recv(timeout=seconds)
-    assert closed.value.rcvd
-    return closed.value.rcvd.code, closed.value.rcvd.reason
+    return sockets.listening(desk, f"{path}/{ticket}", token, **options)
 
 
 def refusal(desk: Desk, ticket: str, token: str | None, **options: Any) -> int:
