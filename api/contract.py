@@ -19,7 +19,7 @@ from api.credentials import Credential, Kind, anonymous, bearer_in
 from api.db import Database, Param
 from api.door import Answer, App, Door, Reply, Scope, address_of, header, visit_in
 from api.errors import WORD_OF_STATUS, ApiError, SqlError, is_own_fault, of_database
-from api.limits import Header, Permit
+from api.limits import Header, Permit, Rule
 from api.logs import Event, failure
 from api.services import Services
 
@@ -57,11 +57,30 @@ def create_contract(
         [*handlers, *_documentation(docs, bases)],
         state=State({"services": services, "db": services.db}),
         exception_handlers={Exception: refusal_by(envelope)},
+        before_request=_begin,
         openapi_config=None,
         logging_config=None,
     )
     pages = {f"{each}{path}{slash}" for each in bases for path in DOCUMENTATION for slash in ("", "/")}
-    return Door(app, services, contract=name, admit=admit, envelope=envelope, open_paths=open_paths | pages)
+    return Door(
+        app,
+        services,
+        contract=name,
+        admit=admit,
+        envelope=envelope,
+        open_paths=open_paths | pages,
+        tells_paths=True,
+    )
+
+
+async def _begin(request: AnyRequest) -> Response[None] | None:
+    """Turn away who was not admitted, and say which methods a path has: of those the router forgets some."""
+    if refusal := visit_in(request.scope).refusal:
+        raise refusal
+    if request.method != "OPTIONS":
+        return None
+    methods = request.app.route_handler_method_map[request.scope["path_template"]]
+    return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(methods))})
 
 
 def _documentation(docs: openapi.Contract, bases: Sequence[str]) -> list[Any]:
@@ -110,8 +129,11 @@ def refusal_by(envelope: Callable[[ApiError, bytes], Answer]) -> Callable[[AnyRe
     """Return what answers whatever a route or the router raised, in this envelope."""
 
     def refuse(request: AnyRequest, fault: Exception) -> Response[bytes]:
-        request_id = visit_in(request.scope).id
-        status, headers, content = envelope(api_error(fault, request_id), request_id)
+        visit = visit_in(request.scope)
+        error = api_error(fault, visit.id)
+        if visit.refusal and error.status != 404:
+            error = visit.refusal
+        status, headers, content = envelope(error, visit.id)
         return Response(content, status_code=status, headers={k.decode(): v.decode() for k, v in headers})
 
     return refuse
@@ -137,11 +159,32 @@ def visitor(scope: Scope) -> Credential:
 
 
 class UnknownCallerError(ApiError):
-    """A request that lacks the credential that it needs, and was counted for its address by `permit`."""
+    """A request without a credential that is good, which was counted for its address by `permit`."""
 
-    def __init__(self, permit: Permit) -> None:
-        super().__init__(401, "missing_token")
+    def __init__(self, permit: Permit, word: str) -> None:
+        super().__init__(401, word)
         self.permit = permit
+
+
+def admit_people(
+    services: Services, people: Rule, visitors: Rule | None
+) -> Callable[[Scope], Awaitable[Permit]]:
+    """Return what admits people by their JWTs. Whoever shows none that is good counts as a visitor.
+
+    It raises ApiError, UnknownCallerError among them.
+    """
+
+    async def admit(scope: Scope) -> Permit:
+        try:
+            credential = await person(services, scope)
+        except ApiError as error:
+            if error.status != 401 or visitors is None:
+                raise
+            permit = await services.limiter.permit(visitors, visitor(scope))
+            raise UnknownCallerError(permit, error.word) from error
+        return await services.limiter.permit(people, credential)
+
+    return admit
 
 
 # Requests
@@ -177,12 +220,11 @@ def path_number(request: AnyRequest, name: str) -> int:
 
 
 def parameters(request: AnyRequest, kind: type[T]) -> T:
-    """Return the query parameters as a struct; an empty one is left out. Raises InvalidBodyError.
+    """Return the query parameters as a struct. Raises InvalidBodyError: an empty one is no absent one.
 
     Of one that is given more than once, the last counts.
     """
-    query_string: bytes = request.scope["query_string"]
-    return from_texts(dict(parse_qsl(query_string.decode("latin-1"))), kind)
+    return from_texts(dict(_asked(request)), kind)
 
 
 def url_of_page(request: AnyRequest) -> str:
@@ -192,11 +234,15 @@ def url_of_page(request: AnyRequest) -> str:
     client can follow it.
     """
     scope: Any = request.scope
-    query_string: bytes = scope["query_string"]
-    others = [(name, text) for name, text in parse_qsl(query_string.decode("latin-1")) if name != "page"]
+    others = [(name, text) for name, text in _asked(request) if name != "page"]
     services: Services = request.app.state.services
     path = scope["raw_path"].decode("latin-1")
     return f"{services.settings.public_url}{path}?{urlencode([*others, ('page', '')])}"
+
+
+def _asked(request: AnyRequest) -> list[tuple[str, str]]:
+    query_string: bytes = request.scope["query_string"]
+    return parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
 
 
 def idempotency_key(request: AnyRequest) -> str | None:

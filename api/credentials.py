@@ -19,7 +19,7 @@ import msgspec
 
 from api.db import array
 from api.issuers import Issuers, OutsideIssuer
-from api.jwts import LEEWAY_SECONDS, LONGEST_BEARER, InvalidTokenError, Jwt
+from api.jwts import LONGEST_BEARER, InvalidTokenError, Jwt
 from api.keys import ES256, SigningKey, api_keys, public_jwks, secret_jwk
 
 PREFIX = "stk_"
@@ -180,7 +180,7 @@ class Credentials:
     def _known(self, token: str) -> Credential | None:
         """Return what a JWT of ours has proved before. Raises ApiError if it is over."""
         credential = self._ours.get(token)
-        if credential and credential.expires_at + LEEWAY_SECONDS <= time.time():
+        if credential and credential.expires_at <= time.time():
             raise InvalidTokenError
         return credential
 
@@ -204,7 +204,7 @@ class Credentials:
             claims=text,
             expires_at=person.expires_at,
         )
-        good_until = min(person.expires_at + LEEWAY_SECONDS, time.time() + person.fresh_seconds)
+        good_until = min(person.expires_at, time.time() + person.fresh_seconds)
         _keep(self._theirs, token, (credential, good_until))
         return credential
 

@@ -64,13 +64,14 @@ _DRAIN_SECONDS = 2.0
 
 
 class Visit:
-    """One request on its way: its id, its permit, and the status it was answered with."""
+    """One request on its way: its id, its permit or why it has none, and the status it was answered with."""
 
-    __slots__ = ("_cors", "_send", "id", "permit", "started", "status")
+    __slots__ = ("_cors", "_send", "id", "permit", "refusal", "started", "status")
 
     def __init__(self, request_id: bytes, send: Send, *, cors: bool) -> None:
         self.id = request_id
         self.permit: Permit | None = None
+        self.refusal: ApiError | None = None
         self.status = 0
         self.started = time.perf_counter()
         self._send = send
@@ -94,8 +95,8 @@ class Visit:
     @property
     def claims(self) -> bytes:
         """The claims that it was admitted under. Raises ApiError if it was not."""
-        if self.permit is None:
-            raise ApiError(401, "missing_token")
+        if self.refusal or self.permit is None:
+            raise self.refusal or ApiError(401, "missing_token")
         return self.permit.claims
 
     @property
@@ -229,7 +230,8 @@ class Door:
     """Stands before one contract's app.
 
     `admit` asks for the permit, or raises ApiError; `envelope` makes the contract's error answer; paths in
-    `open_paths` (documentation) are for everyone and cost nothing.
+    `open_paths` (documentation) are for everyone and cost nothing. An app that `tells_paths` says itself, of
+    a visit with a 401 as its `refusal`, whether there is anything at the path at all.
     """
 
     def __init__(
@@ -241,6 +243,7 @@ class Door:
         admit: Callable[[Scope], Awaitable[Permit]],
         envelope: Callable[[ApiError, bytes], Answer],
         open_paths: frozenset[str],
+        tells_paths: bool = False,
     ) -> None:
         self._app = app
         self._services = services
@@ -248,6 +251,7 @@ class Door:
         self._admit = admit
         self._envelope = envelope
         self._open_paths = open_paths
+        self._tells_paths = tells_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -260,7 +264,11 @@ class Door:
         except ApiError as error:
             visit.permit = getattr(error, "permit", None)
             await drain(receive)
-            await answer(send, *self._envelope(error, visit.id))
+            if error.status == 401 and self._tells_paths:
+                visit.refusal = error
+                await self._enter(scope, receive, send, visit)
+            else:
+                await answer(send, *self._envelope(error, visit.id))
         else:
             await self._enter(scope, receive, send, visit)
         finally:

@@ -27,9 +27,11 @@ KEPT_SECONDS = 24 * 3600
 """How long it is used while its server is away."""
 
 PAUSE_SECONDS = 5
-"""Between two fetches because of keys that are not in the set, which anybody can name."""
+BURST = 5
+"""How many fetches there may be at once because of keys that are not in the set, which anybody can name; then
+one a pause."""
 
-FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
+FIRST_DELAY, LONGEST_DELAY = 1.0, 5.0
 FETCH_SECONDS = 3.0
 LARGEST_KEY_SET = 256 * 1024
 SMALLEST_RSA_BITS = 2048
@@ -154,10 +156,9 @@ class KeySet:
         else:
             self._delay = 0.0
             self._fetched_at = self._clock()
-            self._due_at, self._allowed_at = (
-                self._fetched_at + FRESH_SECONDS,
-                self._fetched_at + PAUSE_SECONDS,
-            )
+            self._due_at = self._fetched_at + FRESH_SECONDS
+            rested_since = self._fetched_at - (BURST - 1) * PAUSE_SECONDS
+            self._allowed_at = max(self._allowed_at, rested_since) + PAUSE_SECONDS
         finally:
             self._fetching = None
 

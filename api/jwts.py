@@ -16,6 +16,8 @@ import msgspec
 from api.errors import ApiError
 
 LEEWAY_SECONDS = 10
+"""How far an issuer's clock may be ahead of ours."""
+
 LONGEST_BEARER = 16_384
 _END_OF_TIME = 2**53
 # Signs of the standard alphabet, which JWTs do not use, become one of no alphabet.
@@ -84,7 +86,7 @@ class Jwt:
         ends_at, begins_at = claims.get("exp"), claims.get("nbf", 0)
         if not (_is_moment(ends_at) and _is_moment(begins_at)):
             raise InvalidTokenError
-        if ends_at + LEEWAY_SECONDS <= now or begins_at - LEEWAY_SECONDS > now:
+        if ends_at <= now or begins_at - LEEWAY_SECONDS > now:
             raise InvalidTokenError
         return claims
 

@@ -70,9 +70,9 @@ class SmtpServer(msgspec.Struct, frozen=True):
     def parse(cls, text: str) -> Self:
         """Read `smtp://user:password@host:587` or `smtps://…`. Raises ValueError, which does not quote it.
 
-        A password travels encrypted or not at all. What stays on this machine is not encrypted, because local
-        certificates seldom name it, unless `?starttls=required` is added. `?starttls=never` is for a relay
-        without log-in whose certificate cannot be verified.
+        A password travels encrypted or not at all, but to this machine, where encryption is taken if it is
+        offered and nobody's certificate is asked for. `?starttls=required` demands both; `?starttls=never` is
+        for a relay without log-in whose certificate cannot be verified.
         """
         try:
             return cls._read(text)
@@ -90,7 +90,7 @@ class SmtpServer(msgspec.Struct, frozen=True):
         if start_tls is not None and (use_tls or (user and not start_tls and not is_local)):
             raise ValueError
         if not parts.query:
-            start_tls = False if is_local or use_tls else True if user else None
+            start_tls = False if use_tls else True if user and not is_local else None
         return cls(
             host=host,
             port=parts.port or (465 if use_tls else 587 if user else 25),
@@ -147,7 +147,11 @@ class SmtpMailer:
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
         """Reading the machine's certificates takes long, so once."""
-        return ssl.create_default_context()
+        context = ssl.create_default_context()
+        if self._server.start_tls is None and _is_local(self._server.host):
+            # Local certificates seldom name this machine, and the same without encryption would do.
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
 
 class FolderMailer:

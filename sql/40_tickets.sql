@@ -101,7 +101,7 @@ create index tickets_organization_id_resolved_at_idx on public.tickets (organiza
     where deleted_at is null and resolved_at is not null;
 -- Search, which tests the organization and the reader itself: @@ is not leakproof (docs/database.md).
 create index tickets_search_idx on public.tickets
-    using gin (to_tsvector('simple', subject || ' ' || description));
+    using gin (to_tsvector('simple', translate(subject || ' ' || description, '-_/', '   ')));
 
 create policy select_member on public.tickets for select to authenticated
     using (organization_id = (select private.organization_id()) and deleted_at is null

@@ -62,7 +62,7 @@ create index comments_organization_id_author_token_id_idx on public.comments (or
 create unique index comments_organization_id_channel_external_message_id_idx
     on public.comments (organization_id, channel, external_message_id);
 -- Search, through definer functions alone.
-create index comments_search_idx on public.comments using gin (to_tsvector('simple', body));
+create index comments_search_idx on public.comments using gin (to_tsvector('simple', translate(body, '-_/', '   ')));
 
 create policy select_member on public.comments for select to authenticated
     using (organization_id = (select private.organization_id()) and ticket_deleted_at is null
@@ -171,11 +171,12 @@ create trigger _400_ticket after insert on public.comments
 create function private.search_query(query text) returns tsquery
 language sql immutable
 set search_path = ''
--- The parser of queries, unlike that of texts, does not know what comes before :// in an address.
-return regexp_replace(
-    websearch_to_tsquery('simple', regexp_replace(query, '\w+://', ' ', 'g'))::text, '''(?=$|[ )])', ''':*', 'g')::tsquery;
+-- The parser of queries, unlike that of texts, does not know what comes before :// in an address. What is written
+-- together, as order numbers are, is searched as its parts, which the indexes hold; a - before a word is a not.
+return regexp_replace(websearch_to_tsquery('simple', regexp_replace(
+    regexp_replace(query, '\w+://', ' ', 'g'), '(\w)[-_/]+(?=\w)', '\1 ', 'g'))::text, '''(?=$|[ )])', ''':*', 'g')::tsquery;
 comment on function private.search_query(text) is
-    'What people type into a search box ("a phrase", -not, or), each word also as the beginning of a longer one.';
+    'What people type into a search box ("a phrase", -not, or), each word also as the beginning of a longer one, and each part of what is joined by -, _ or /.';
 
 create function private.search_tickets(query text) returns setof uuid
 language plpgsql stable security definer rows 100
@@ -196,7 +197,7 @@ begin
     return query
     (select t.id
     from public.tickets as t
-    where to_tsvector('simple', t.subject || ' ' || t.description) @@ v_query
+    where to_tsvector('simple', translate(t.subject || ' ' || t.description, '-_/', '   ')) @@ v_query
         and t.organization_id = v_organization_id and t.deleted_at is null
         and (v_is_agent or t.contact_id = v_contact_id or t.integration_token_id = v_token_id)
     order by t.number desc
@@ -204,7 +205,7 @@ begin
     union
     (select c.ticket_id
     from public.comments as c
-    where to_tsvector('simple', c.body) @@ v_query
+    where to_tsvector('simple', translate(c.body, '-_/', '   ')) @@ v_query
         and c.organization_id = v_organization_id and c.ticket_deleted_at is null
         and (v_is_agent
             or (c.ticket_contact_id = v_contact_id and not c.is_internal)

@@ -31,7 +31,8 @@ comment on column public.articles.helpful_votes is 'How many members found it he
 create index articles_organization_id_created_at_idx on public.articles (organization_id, created_at desc, id desc);
 create index articles_organization_id_author_id_idx on public.articles (organization_id, author_id);
 -- Search, through definer functions alone.
-create index articles_search_idx on public.articles using gin (to_tsvector('simple', title || ' ' || content));
+create index articles_search_idx on public.articles
+    using gin (to_tsvector('simple', translate(title || ' ' || content, '-_/', '   ')));
 
 create policy select_visitor on public.articles for select to anon
     using (is_published and organization_id not in (select private.closed_organization_ids()));

@@ -43,9 +43,9 @@ create trigger _100_timestamps before update on public.channel_accounts
 create table private.channel_secrets (
     organization_id uuid not null,
     channel_account_id uuid not null,
-    app_secret text,
-    verify_token text,
-    access_token text,
+    app_secret text check (length(btrim(app_secret)) > 0 and length(app_secret) <= 2000),
+    verify_token text check (length(btrim(verify_token)) > 0 and length(verify_token) <= 2000),
+    access_token text check (length(btrim(access_token)) > 0 and length(access_token) <= 10000),
     updated_at timestamptz not null default now(),
     primary key (organization_id, channel_account_id),
     foreign key (organization_id, channel_account_id)
@@ -59,6 +59,45 @@ comment on table private.channel_secrets is 'What a platform and the desk know e
 comment on column private.channel_secrets.app_secret is 'Signs what comes in.';
 comment on column private.channel_secrets.verify_token is 'Answers the platform''s verification request.';
 comment on column private.channel_secrets.access_token is 'Lets the desk answer.';
+
+create function private.admin_set_channel_secrets(
+    channel_account_id uuid, app_secret text, verify_token text, access_token text
+) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_organization_id uuid := private.require_admin();
+begin
+    insert into private.channel_secrets as s (organization_id, channel_account_id, app_secret, verify_token, access_token)
+    select a.organization_id, a.id, admin_set_channel_secrets.app_secret, admin_set_channel_secrets.verify_token,
+        admin_set_channel_secrets.access_token
+    from public.channel_accounts as a
+    where a.organization_id = v_organization_id and a.id = admin_set_channel_secrets.channel_account_id
+    on conflict on constraint channel_secrets_pkey do update
+    set app_secret = coalesce(excluded.app_secret, s.app_secret),
+        verify_token = coalesce(excluded.verify_token, s.verify_token),
+        access_token = coalesce(excluded.access_token, s.access_token),
+        updated_at = now();
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'There is no such channel account.';
+    end if;
+end
+$$;
+comment on function private.admin_set_channel_secrets(uuid, text, text, text) is
+    'Keeps the secrets of a channel account for the admin who is asking. Definer: secrets are the service''s alone.';
+alter function private.admin_set_channel_secrets(uuid, text, text, text) owner to deskbase_definer;
+grant execute on function private.admin_set_channel_secrets(uuid, text, text, text) to authenticated;
+
+create function public.set_channel_secrets(
+    id uuid, app_secret text default null, verify_token text default null, access_token text default null
+) returns void
+language sql volatile
+set search_path = ''
+return private.admin_set_channel_secrets(id, app_secret, verify_token, access_token);
+comment on function public.set_channel_secrets(uuid, text, text, text) is
+    E'Set the secrets of a channel account\n\nAdmins only. What is left out stays; nobody can read them back.';
+grant execute on function public.set_channel_secrets(uuid, text, text, text) to authenticated;
 
 create function private.channel_secret(
     channel public.channel, external_account_id text, out organization_id uuid, out app_secret text

@@ -323,7 +323,7 @@ $$;
 comment on function helpdesk.moment(text) is 'A moment that can be stored and shown; null for any other.';
 
 create function helpdesk.find_references(
-    fields jsonb, for_assignment boolean,
+    fields jsonb, for_assignment boolean, assigned_to uuid default null,
     out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out due_at timestamptz,
     out faults jsonb
 )
@@ -336,7 +336,8 @@ declare
 begin
     select c.id into category_id from public.categories as c where c.number = (fields ->> 'category')::bigint;
     select m.id into assignee_id from public.members as m
-    where m.number = (fields ->> 'assigned_to')::bigint and (not for_assignment or (m.is_active and m.role >= 'agent'));
+    where m.number = (fields ->> 'assigned_to')::bigint
+        and (not for_assignment or (m.is_active and m.role >= 'agent') or m.id = find_references.assigned_to);
     select m.id into creator_id from public.members as m where m.number = (fields ->> 'created_by')::bigint;
     tag_ids := array(select g.id from public.tags as g where g.number = any (v_tags));
     select jsonb_object_agg(f.name, f.sentences) into faults
@@ -364,8 +365,8 @@ begin
     end if;
 end
 $$;
-comment on function helpdesk.find_references(jsonb, boolean) is
-    'The rows and the moment that fields or filters name, and per field what is wrong with them: not there, for the one who asks; for an assignment only active agents count.';
+comment on function helpdesk.find_references(jsonb, boolean, uuid) is
+    'The rows and the moment that fields or filters name, and per field what is wrong with them: not there, for the one who asks; for an assignment only active agents count, and whom the ticket is assigned to already.';
 
 create function helpdesk.refuse(faults jsonb) returns void
 language plpgsql stable
@@ -403,6 +404,7 @@ declare
     v_found record;
     v_statuses text[];
     v_priorities text[];
+    v_search text := nullif(btrim(query ->> 'search'), '');
     v_mine text;
     v_condition text;
     v_total text;
@@ -426,9 +428,9 @@ begin
         case when query ? 'created_by' then format('r.created_by_member_id = %L', v_found.creator_id) end,
         case when query ? 'tags' then format(
             'r.id in (select k.ticket_id from public.ticket_tags as k where k.tag_id = %L)', v_found.tag_ids[1]) end,
-        case when query ? 'search' then 'r.id = any ($1)' end);
+        case when v_search is not null then 'r.id = any ($1)' end);
     -- An agent's totals are kept, but for what only the tickets themselves tell.
-    if private.is_agent() and not query ?| array['created_by', 'tags', 'search']
+    if private.is_agent() and v_search is null and not query ?| array['created_by', 'tags']
         and not (mine and query ? 'assigned_to')
         and (v_found.category_id is not null or not query ? 'category')
         and (v_found.assignee_id is not null or not query ? 'assigned_to') then
@@ -442,7 +444,7 @@ begin
     body := helpdesk.page_of('tickets', concat_ws(' and ', v_condition, v_mine), query, url,
         -- What is never due comes last, whichever way round.
         '{"priority": "r.priority_rank", "due_date": "r.due_at", "-due_date": " desc nulls last"}',
-        array(select private.search_tickets(query ->> 'search') where query ? 'search'), v_total);
+        array(select private.search_tickets(v_search) where v_search is not null), v_total);
 end
 $$;
 comment on function helpdesk.list_tickets(jsonb, jsonb, text, boolean) is
@@ -541,7 +543,7 @@ begin
         v_fields := '{"description": "", "priority": "medium"}' || case when private.is_agent()
             then '{"category": null, "assigned_to": null, "due_date": null, "tags": []}' else '{}' end::jsonb || fields;
     end if;
-    v_found := helpdesk.find_references(v_fields, true);
+    v_found := helpdesk.find_references(v_fields, true, v_was.assignee_id);
     perform helpdesk.refuse(v_found.faults);
     v_new := jsonb_populate_record(v_was, (
         select jsonb_object_agg(c.name, c.value)
@@ -1071,7 +1073,7 @@ grant execute on function
     helpdesk.shown(public.members[]), helpdesk.ticket_json(public.tickets), helpdesk.comment_json(public.comments),
     helpdesk.order_by(text, jsonb),
     helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[], text), helpdesk.own(),
-    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean),
+    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean, uuid),
     helpdesk.refuse(jsonb), helpdesk.lock_ticket(bigint, bigint), helpdesk.write_ticket(bigint, jsonb, boolean, bigint),
     helpdesk.ticket_id(bigint), helpdesk.find_comment(bigint, bigint), helpdesk.refuse_row(text, bigint)
     to authenticated;

@@ -2,8 +2,8 @@
 
 from litestar import Router
 
-from api.contract import UnknownCallerError, create_contract, person, visitor
-from api.door import App, Scope, header
+from api.contract import admit_people, create_contract, visitor
+from api.door import App, Scope
 from api.limits import Permit, Rule
 from api.services import Services
 from api.settings import Limit
@@ -18,17 +18,17 @@ LIMITS = {"user": Limit(1000, 3600), "anonymous": Limit(100, 3600)}
 
 
 def create_app(services: Services) -> App:
-    """Make the contract's app. Who logs in or shows no token is counted by address, everyone else by name."""
+    """Make the contract's app. Who logs in or shows no good token is counted by address, others by name."""
     limits = services.settings.limits_of(CONTRACT, LIMITS)
     people = Rule(CONTRACT, limits["user"], limits.get("organization"))
     visitors = Rule(CONTRACT, limits["anonymous"])
 
+    admit_somebody = admit_people(services, people, visitors)
+
     async def admit(scope: Scope) -> Permit:
         if scope["path"].removeprefix(BASE).rstrip("/") in routes.OPEN_PATHS:
             return await services.limiter.permit(visitors, visitor(scope))
-        if header(scope, b"authorization") is None:
-            raise UnknownCallerError(await services.limiter.permit(visitors, visitor(scope)))
-        return await services.limiter.permit(people, await person(services, scope))
+        return await admit_somebody(scope)
 
     app = create_contract(
         services,

@@ -86,6 +86,6 @@ def _sentence(fault: Fault) -> str:
         return f"Ensure this value is greater than or equal to {schema['minimum']}."
     if fault.problem is Problem.LARGE:
         return f"Ensure this value is less than or equal to {schema['maximum']}."
-    if fault.problem is Problem.FORM and "pattern" in schema:
+    if fault.problem is Problem.FORM and "format" not in schema and "pattern" in schema:
         return "Enter a valid value."
     return SENTENCES.get(fault.problem) or KINDS[schema.get("format") or schema["type"]]

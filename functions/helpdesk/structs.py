@@ -18,6 +18,15 @@ Role = Literal["customer", "agent", "senior_agent", "team_lead", "admin"]
 SOMETHING = r"[^\s\x1c-\x1f\x85]"
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
+# What the framework takes for a moment; whether there is such a day, the database says.
+SomeMoment = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,12})?)?"
+        r"([Zz]|[+-][0-9]{2}:?[0-9]{2})?$(?!\n)",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 Text = Annotated[str, Meta(max_length=100_000)]
 SomeText = Annotated[str, Meta(max_length=100_000, pattern=SOMETHING)]
 Credential = Annotated[str, Meta(pattern=SOMETHING)]
@@ -128,7 +137,7 @@ class CreateTicket(Struct):
     priority: Priority | UnsetType = UNSET
     category: Id | UnsetType | None = UNSET
     assigned_to: Id | UnsetType | None = UNSET
-    due_date: Moment | UnsetType | None = UNSET
+    due_date: SomeMoment | UnsetType | None = UNSET
     tags: Annotated[list[Id], Meta(max_length=100)] | UnsetType = UNSET
 
 
@@ -147,7 +156,7 @@ class UpdateTicket(Struct):
     priority: Priority | UnsetType = UNSET
     category: Id | UnsetType | None = UNSET
     assigned_to: Id | UnsetType | None = UNSET
-    due_date: Moment | UnsetType | None = UNSET
+    due_date: SomeMoment | UnsetType | None = UNSET
     tags: Annotated[list[Id], Meta(max_length=100)] | UnsetType = UNSET
     status: Status | UnsetType = UNSET
     resolution: Text | UnsetType | None = UNSET

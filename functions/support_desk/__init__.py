@@ -1,8 +1,8 @@
 """The support-desk contract: agents and customers at work. So far a socket; routes come to stand here."""
 
-from api.contract import UnknownCallerError, create_contract, person, visitor
-from api.door import App, Scope, header
-from api.limits import Permit, Rule
+from api.contract import admit_people, create_contract
+from api.door import App
+from api.limits import Rule
 from api.services import Services
 from api.settings import Limit
 from api.sockets import Sockets
@@ -16,22 +16,17 @@ LIMITS = {"user": Limit(1000, 3600), "anonymous": Limit(100, 3600)}
 
 
 def create_app(services: Services) -> App:
-    """Make the contract's app. Who shows no token is counted by address, everyone else by name."""
+    """Make the contract's app. Who shows no good token is counted by address, everyone else by name."""
     limits = services.settings.limits_of(CONTRACT, LIMITS)
     people = Rule(CONTRACT, limits["user"], limits.get("organization"))
     visitors = Rule(CONTRACT, limits["anonymous"])
-
-    async def admit(scope: Scope) -> Permit:
-        if header(scope, b"authorization") is None:
-            raise UnknownCallerError(await services.limiter.permit(visitors, visitor(scope)))
-        return await services.limiter.permit(people, await person(services, scope))
 
     app = create_contract(
         services,
         CONTRACT,
         [],
         docs=docs.CONTRACT,
-        admit=admit,
+        admit=admit_people(services, people, visitors),
         envelope=envelope,
         base=BASE,
         also_documented_at=[f"{BASE}/v1"],

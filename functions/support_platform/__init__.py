@@ -1,6 +1,6 @@
 """The support-platform contract: customers and agents work on tickets with the JWT of their log-in."""
 
-from api.contract import create_contract, person, visitor
+from api.contract import admit_people, create_contract, visitor
 from api.door import App, Scope
 from api.limits import Permit, Rule
 from api.services import Services
@@ -22,10 +22,13 @@ def create_app(services: Services) -> App:
     # The document sets senders no limit; they are counted by their address.
     senders = Rule(CONTRACT, limits.get("webhook", limits.get("anonymous", WEBHOOK_LIMIT)))
 
+    visitors = Rule(CONTRACT, limits["anonymous"]) if "anonymous" in limits else None
+    admit_somebody = admit_people(services, people, visitors)
+
     async def admit(scope: Scope) -> Permit:
         if scope["path"].rstrip("/") == routes.WEBHOOK:
             return await services.limiter.permit(senders, visitor(scope))
-        return await services.limiter.permit(people, await person(services, scope))
+        return await admit_somebody(scope)
 
     contract = create_contract(
         services,

@@ -1623,7 +1623,7 @@ create index tickets_organization_id_resolved_at_idx on public.tickets (organiza
     where deleted_at is null and resolved_at is not null;
 -- Search, which tests the organization and the reader itself: @@ is not leakproof (docs/database.md).
 create index tickets_search_idx on public.tickets
-    using gin (to_tsvector('simple', subject || ' ' || description));
+    using gin (to_tsvector('simple', translate(subject || ' ' || description, '-_/', '   ')));
 
 create policy select_member on public.tickets for select to authenticated
     using (organization_id = (select private.organization_id()) and deleted_at is null
@@ -2148,7 +2148,7 @@ create index comments_organization_id_author_token_id_idx on public.comments (or
 create unique index comments_organization_id_channel_external_message_id_idx
     on public.comments (organization_id, channel, external_message_id);
 -- Search, through definer functions alone.
-create index comments_search_idx on public.comments using gin (to_tsvector('simple', body));
+create index comments_search_idx on public.comments using gin (to_tsvector('simple', translate(body, '-_/', '   ')));
 
 create policy select_member on public.comments for select to authenticated
     using (organization_id = (select private.organization_id()) and ticket_deleted_at is null
@@ -2257,11 +2257,12 @@ create trigger _400_ticket after insert on public.comments
 create function private.search_query(query text) returns tsquery
 language sql immutable
 set search_path = ''
--- The parser of queries, unlike that of texts, does not know what comes before :// in an address.
-return regexp_replace(
-    websearch_to_tsquery('simple', regexp_replace(query, '\w+://', ' ', 'g'))::text, '''(?=$|[ )])', ''':*', 'g')::tsquery;
+-- The parser of queries, unlike that of texts, does not know what comes before :// in an address. What is written
+-- together, as order numbers are, is searched as its parts, which the indexes hold; a - before a word is a not.
+return regexp_replace(websearch_to_tsquery('simple', regexp_replace(
+    regexp_replace(query, '\w+://', ' ', 'g'), '(\w)[-_/]+(?=\w)', '\1 ', 'g'))::text, '''(?=$|[ )])', ''':*', 'g')::tsquery;
 comment on function private.search_query(text) is
-    'What people type into a search box ("a phrase", -not, or), each word also as the beginning of a longer one.';
+    'What people type into a search box ("a phrase", -not, or), each word also as the beginning of a longer one, and each part of what is joined by -, _ or /.';
 
 create function private.search_tickets(query text) returns setof uuid
 language plpgsql stable security definer rows 100
@@ -2282,7 +2283,7 @@ begin
     return query
     (select t.id
     from public.tickets as t
-    where to_tsvector('simple', t.subject || ' ' || t.description) @@ v_query
+    where to_tsvector('simple', translate(t.subject || ' ' || t.description, '-_/', '   ')) @@ v_query
         and t.organization_id = v_organization_id and t.deleted_at is null
         and (v_is_agent or t.contact_id = v_contact_id or t.integration_token_id = v_token_id)
     order by t.number desc
@@ -2290,7 +2291,7 @@ begin
     union
     (select c.ticket_id
     from public.comments as c
-    where to_tsvector('simple', c.body) @@ v_query
+    where to_tsvector('simple', translate(c.body, '-_/', '   ')) @@ v_query
         and c.organization_id = v_organization_id and c.ticket_deleted_at is null
         and (v_is_agent
             or (c.ticket_contact_id = v_contact_id and not c.is_internal)
@@ -2954,7 +2955,8 @@ comment on column public.articles.helpful_votes is 'How many members found it he
 create index articles_organization_id_created_at_idx on public.articles (organization_id, created_at desc, id desc);
 create index articles_organization_id_author_id_idx on public.articles (organization_id, author_id);
 -- Search, through definer functions alone.
-create index articles_search_idx on public.articles using gin (to_tsvector('simple', title || ' ' || content));
+create index articles_search_idx on public.articles
+    using gin (to_tsvector('simple', translate(title || ' ' || content, '-_/', '   ')));
 
 create policy select_visitor on public.articles for select to anon
     using (is_published and organization_id not in (select private.closed_organization_ids()));
@@ -3118,9 +3120,9 @@ create trigger _100_timestamps before update on public.channel_accounts
 create table private.channel_secrets (
     organization_id uuid not null,
     channel_account_id uuid not null,
-    app_secret text,
-    verify_token text,
-    access_token text,
+    app_secret text check (length(btrim(app_secret)) > 0 and length(app_secret) <= 2000),
+    verify_token text check (length(btrim(verify_token)) > 0 and length(verify_token) <= 2000),
+    access_token text check (length(btrim(access_token)) > 0 and length(access_token) <= 10000),
     updated_at timestamptz not null default now(),
     primary key (organization_id, channel_account_id),
     foreign key (organization_id, channel_account_id)
@@ -3134,6 +3136,45 @@ comment on table private.channel_secrets is 'What a platform and the desk know e
 comment on column private.channel_secrets.app_secret is 'Signs what comes in.';
 comment on column private.channel_secrets.verify_token is 'Answers the platform''s verification request.';
 comment on column private.channel_secrets.access_token is 'Lets the desk answer.';
+
+create function private.admin_set_channel_secrets(
+    channel_account_id uuid, app_secret text, verify_token text, access_token text
+) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_organization_id uuid := private.require_admin();
+begin
+    insert into private.channel_secrets as s (organization_id, channel_account_id, app_secret, verify_token, access_token)
+    select a.organization_id, a.id, admin_set_channel_secrets.app_secret, admin_set_channel_secrets.verify_token,
+        admin_set_channel_secrets.access_token
+    from public.channel_accounts as a
+    where a.organization_id = v_organization_id and a.id = admin_set_channel_secrets.channel_account_id
+    on conflict on constraint channel_secrets_pkey do update
+    set app_secret = coalesce(excluded.app_secret, s.app_secret),
+        verify_token = coalesce(excluded.verify_token, s.verify_token),
+        access_token = coalesce(excluded.access_token, s.access_token),
+        updated_at = now();
+    if not found then
+        raise sqlstate 'PT404' using message = 'not_found', detail = 'There is no such channel account.';
+    end if;
+end
+$$;
+comment on function private.admin_set_channel_secrets(uuid, text, text, text) is
+    'Keeps the secrets of a channel account for the admin who is asking. Definer: secrets are the service''s alone.';
+alter function private.admin_set_channel_secrets(uuid, text, text, text) owner to deskbase_definer;
+grant execute on function private.admin_set_channel_secrets(uuid, text, text, text) to authenticated;
+
+create function public.set_channel_secrets(
+    id uuid, app_secret text default null, verify_token text default null, access_token text default null
+) returns void
+language sql volatile
+set search_path = ''
+return private.admin_set_channel_secrets(id, app_secret, verify_token, access_token);
+comment on function public.set_channel_secrets(uuid, text, text, text) is
+    E'Set the secrets of a channel account\n\nAdmins only. What is left out stays; nobody can read them back.';
+grant execute on function public.set_channel_secrets(uuid, text, text, text) to authenticated;
 
 create function private.channel_secret(
     channel public.channel, external_account_id text, out organization_id uuid, out app_secret text
@@ -5946,7 +5987,7 @@ $$;
 comment on function helpdesk.moment(text) is 'A moment that can be stored and shown; null for any other.';
 
 create function helpdesk.find_references(
-    fields jsonb, for_assignment boolean,
+    fields jsonb, for_assignment boolean, assigned_to uuid default null,
     out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out due_at timestamptz,
     out faults jsonb
 )
@@ -5959,7 +6000,8 @@ declare
 begin
     select c.id into category_id from public.categories as c where c.number = (fields ->> 'category')::bigint;
     select m.id into assignee_id from public.members as m
-    where m.number = (fields ->> 'assigned_to')::bigint and (not for_assignment or (m.is_active and m.role >= 'agent'));
+    where m.number = (fields ->> 'assigned_to')::bigint
+        and (not for_assignment or (m.is_active and m.role >= 'agent') or m.id = find_references.assigned_to);
     select m.id into creator_id from public.members as m where m.number = (fields ->> 'created_by')::bigint;
     tag_ids := array(select g.id from public.tags as g where g.number = any (v_tags));
     select jsonb_object_agg(f.name, f.sentences) into faults
@@ -5987,8 +6029,8 @@ begin
     end if;
 end
 $$;
-comment on function helpdesk.find_references(jsonb, boolean) is
-    'The rows and the moment that fields or filters name, and per field what is wrong with them: not there, for the one who asks; for an assignment only active agents count.';
+comment on function helpdesk.find_references(jsonb, boolean, uuid) is
+    'The rows and the moment that fields or filters name, and per field what is wrong with them: not there, for the one who asks; for an assignment only active agents count, and whom the ticket is assigned to already.';
 
 create function helpdesk.refuse(faults jsonb) returns void
 language plpgsql stable
@@ -6026,6 +6068,7 @@ declare
     v_found record;
     v_statuses text[];
     v_priorities text[];
+    v_search text := nullif(btrim(query ->> 'search'), '');
     v_mine text;
     v_condition text;
     v_total text;
@@ -6049,9 +6092,9 @@ begin
         case when query ? 'created_by' then format('r.created_by_member_id = %L', v_found.creator_id) end,
         case when query ? 'tags' then format(
             'r.id in (select k.ticket_id from public.ticket_tags as k where k.tag_id = %L)', v_found.tag_ids[1]) end,
-        case when query ? 'search' then 'r.id = any ($1)' end);
+        case when v_search is not null then 'r.id = any ($1)' end);
     -- An agent's totals are kept, but for what only the tickets themselves tell.
-    if private.is_agent() and not query ?| array['created_by', 'tags', 'search']
+    if private.is_agent() and v_search is null and not query ?| array['created_by', 'tags']
         and not (mine and query ? 'assigned_to')
         and (v_found.category_id is not null or not query ? 'category')
         and (v_found.assignee_id is not null or not query ? 'assigned_to') then
@@ -6065,7 +6108,7 @@ begin
     body := helpdesk.page_of('tickets', concat_ws(' and ', v_condition, v_mine), query, url,
         -- What is never due comes last, whichever way round.
         '{"priority": "r.priority_rank", "due_date": "r.due_at", "-due_date": " desc nulls last"}',
-        array(select private.search_tickets(query ->> 'search') where query ? 'search'), v_total);
+        array(select private.search_tickets(v_search) where v_search is not null), v_total);
 end
 $$;
 comment on function helpdesk.list_tickets(jsonb, jsonb, text, boolean) is
@@ -6164,7 +6207,7 @@ begin
         v_fields := '{"description": "", "priority": "medium"}' || case when private.is_agent()
             then '{"category": null, "assigned_to": null, "due_date": null, "tags": []}' else '{}' end::jsonb || fields;
     end if;
-    v_found := helpdesk.find_references(v_fields, true);
+    v_found := helpdesk.find_references(v_fields, true, v_was.assignee_id);
     perform helpdesk.refuse(v_found.faults);
     v_new := jsonb_populate_record(v_was, (
         select jsonb_object_agg(c.name, c.value)
@@ -6694,7 +6737,7 @@ grant execute on function
     helpdesk.shown(public.members[]), helpdesk.ticket_json(public.tickets), helpdesk.comment_json(public.comments),
     helpdesk.order_by(text, jsonb),
     helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[], text), helpdesk.own(),
-    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean),
+    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean, uuid),
     helpdesk.refuse(jsonb), helpdesk.lock_ticket(bigint, bigint), helpdesk.write_ticket(bigint, jsonb, boolean, bigint),
     helpdesk.ticket_id(bigint), helpdesk.find_comment(bigint, bigint), helpdesk.refuse_row(text, bigint)
     to authenticated;

@@ -328,9 +328,9 @@ def test_verified_jwt_expires_all_the_same(credentials: Credentials, monkeypatch
     token = signed(exp=int(time.time()) + 5)
     credentials.of_jwt(token)
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 14)
+    monkeypatch.setattr(time, "time", lambda: now + 4)
     credentials.of_jwt(token)
-    monkeypatch.setattr(time, "time", lambda: now + 17)
+    monkeypatch.setattr(time, "time", lambda: now + 6)
     with pytest.raises(ApiError) as error:
         credentials.of_jwt(token)
     assert_refused(error)

@@ -85,8 +85,8 @@ def files_in(folder: Path) -> list[Path]:
         ("smtp://mail.example.com:2525/", SmtpServer("mail.example.com", 2525, None, None, False, None)),
         ("smtp://me:x@mail.example.com", SmtpServer("mail.example.com", 587, "me", "x", False, True)),
         (f"smtps://a%40b.c:{IN_URL}@m.example", SmtpServer("m.example", 465, "a@b.c", PASSWORD, True, False)),
-        ("smtp://me:x@localhost", SmtpServer("localhost", 587, "me", "x", False, False)),
-        ("smtp://[::1]", SmtpServer("::1", 25, None, None, False, False)),
+        ("smtp://me:x@localhost", SmtpServer("localhost", 587, "me", "x", False, None)),
+        ("smtp://[::1]", SmtpServer("::1", 25, None, None, False, None)),
         ("smtp://127.0.0.1?starttls=required", SmtpServer("127.0.0.1", 25, None, None, False, True)),
         ("smtp://relay.internal?starttls=never", SmtpServer("relay.internal", 25, None, None, False, False)),
     ],
@@ -160,6 +160,14 @@ async def test_a_password_travels_encrypted_or_not_at_all(
     assert await failure(smtp(plain, host=NAME, user="me")) == ("unsupported", None, False)
     await smtp(plain, user="me").send(message())
     assert plain.deliveries[0].user == "me"
+
+
+async def test_on_this_machine_encryption_is_taken_whoever_made_the_certificate(
+    serve: Callable[[MailServer], MailServer], authority: Authority
+) -> None:
+    server = serve(MailServer(authority, login=("me", PASSWORD)))
+    await smtp(server, host="localhost", user="me").send(message())
+    assert (server.deliveries[0].user, server.deliveries[0].is_encrypted) == ("me", True)
 
 
 async def test_encryption_that_is_required_is_not_done_without(

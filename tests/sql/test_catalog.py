@@ -79,6 +79,7 @@ EXPOSED_FUNCTIONS = [
     "restore_ticket",
     "revoke_integration_token",
     "rotate_integration_token",
+    "set_channel_secrets",
     "update_member",
 ]
 

@@ -215,10 +215,11 @@ QUERIES = [
 ]  # fmt: skip
 PLAIN = """
     select t.id from public.tickets as t
-    where to_tsvector('simple', t.subject || ' ' || t.description) @@ private.search_query(%(query)s)
+    where to_tsvector('simple', translate(t.subject || ' ' || t.description, '-_/', '   '))
+        @@ private.search_query(%(query)s)
     union
     select c.ticket_id from public.comments as c
-    where to_tsvector('simple', c.body) @@ private.search_query(%(query)s)
+    where to_tsvector('simple', translate(c.body, '-_/', '   ')) @@ private.search_query(%(query)s)
 """
 SEARCHERS = ["admin", "team_lead", "agent", "customer", "other_customer", "token", "other_token"]
 
@@ -255,6 +256,31 @@ def test_search_sees_what_this_transaction_has_written(agent: Acting, customer: 
         ticket = customer.insert_id("tickets", subject=f"My {text}")
         assert ticket in agent.values("select private.search_tickets(%s)", [text])
         assert ticket in customer.values("select private.search_tickets(%s)", [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("ORD-98765", "98765"),
+        ("ORD-98765", "ord-987"),
+        ("TRK-4242-AB", "4242"),
+        ("TRK-4242-AB", "4242-ab trk"),
+        ("report_final.pdf", "final"),
+        ("report_final.pdf", "report_final"),
+        ("https://shop.example/checkout/step", "checkout"),
+        ("https://shop.example/checkout/step", "shop.example/checkout"),
+        ("2024/01/20", "2024/01"),
+        ("ann-marie@mail.example", "ann-marie@mail.example"),
+    ],
+)
+def test_search_finds_the_parts_of_what_is_written_together(text: str, query: str, agent: Acting) -> None:
+    ticket = agent.insert_id("tickets", subject=f"About {text}, please")
+    other = agent.insert_id("tickets", subject="About nothing")
+    found = agent.values("select private.search_tickets(%s)", [query])
+    assert ticket in found
+    assert other not in found
+    without = f"please -{query.split(maxsplit=1)[0]}"
+    assert ticket not in agent.values("select private.search_tickets(%s)", [without])
 
 
 # Who somebody is

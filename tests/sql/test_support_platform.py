@@ -489,11 +489,7 @@ def test_the_service_alone_learns_the_secret_of_an_account_that_is_in_use(
     account = admin.insert_id("channel_accounts", channel="api", external_account_id="crm")
     secret = "select organization_id::text, app_secret from private.channel_secret('api', 'crm')"
     assert login.row(secret) == (None, None)
-    owner.rows(
-        "insert into private.channel_secrets (organization_id, channel_account_id, app_secret)"
-        " values (%s, %s, 's3cret')",
-        [north.id, account],
-    )
+    admin.rows("select public.set_channel_secrets(%s, 's3cret')", [account])
     assert login.row(secret) == (north.id, "s3cret")
     assert login.row(secret.replace("'api'", "'whatsapp'")) == (None, None)
     admin.refused("42501", secret)

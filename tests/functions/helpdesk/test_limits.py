@@ -34,12 +34,16 @@ def test_address_without_a_token_has_a_hundred(desk: Desk, agent: User) -> None:
         def no_token() -> httpx.Response:
             return visitor.get("/tickets/")
 
-        answers = [(refused_token if n % 2 else no_token)() for n in range(100)]
+        def bad_token() -> httpx.Response:
+            return visitor.get("/tickets/", headers={"Authorization": "Bearer x"})
+
+        asking = [refused_token, no_token, bad_token]
+        answers = [asking[n % 3]() for n in range(100)]
         remaining = [answer.headers["x-ratelimit-remaining"] for answer in answers]
         assert remaining == [str(n) for n in reversed(range(100))]
-        for ask in (refused_token, no_token):
+        for ask in asking:
             assert_error(ask(), 429, "Request was throttled", "rate_limit_exceeded")
-        # Who shows a token, and the documentation, are not counted with them.
+        # Who shows a good token, and the documentation, are not counted with them.
         assert agent.get("/categories/").status_code == 200
         assert visitor.get("/docs").status_code == 200
 

@@ -106,6 +106,8 @@ def test_due_date_may_be_any_moment_that_has_four_digits_for_its_year(agent: Use
         "2024-01-20T19:00:00+02:00",
         "2024-01-20T17:00:00",
         "2024-01-21T08:59:00+15:59",
+        "2024-01-20T17:00Z",
+        "2024-01-20 17:00",
     ],
 )
 def test_due_date_is_utc_unless_it_says_otherwise(agent: User, due_date: str) -> None:
@@ -210,6 +212,20 @@ def test_patch_that_changes_nothing_makes_no_version(agent: User, tag: dict[str,
         answer = agent.patch(f"/tickets/{ticket['id']}/", json=change)
         assert (answer.status_code, answer.headers["etag"]) == (200, '"1"')
         assert answer.json() == ticket
+
+
+def test_what_a_ticket_shows_can_be_written_back_though_its_assignee_has_left(
+    desk: Desk, agent: User, organization: str
+) -> None:
+    leaver = User(desk, desk.member("agent", organization))
+    ticket = agent.ticket(assigned_to=leaver.number)
+    desk.sql("update public.members set is_active = false where id = %s", [leaver.member.id])
+    answer = agent.patch(f"/tickets/{ticket['id']}/", json={"title": "Again", "assigned_to": leaver.number})
+    assert (answer.status_code, answer.json()["title"]) == (200, "Again")
+    assert answer.json()["assigned_to"]["id"] == leaver.number
+    other = agent.patch(f"/tickets/{agent.ticket()['id']}/", json={"assigned_to": leaver.number})
+    assert_error(other, 400, "Validation failed")
+    leaver.close()
 
 
 def test_customer_changes_what_is_theirs_to_change(customer: User, agent: User, tag: dict[str, Any]) -> None:
@@ -320,7 +336,7 @@ def test_list_is_the_one_of_the_document(newcomer: User) -> None:
 def test_pages_follow_each_other_and_keep_what_was_asked(desk: Desk, newcomer: User) -> None:
     made = [newcomer.ticket(title="Page me", priority="high")["id"] for _ in range(5)]
     newcomer.ticket(title="Page me")
-    address: str | None = "/tickets/?priority=high&search=page me&page_size=2&status="
+    address: str | None = "/tickets/?priority=high&search=page me&page_size=2"
     seen: list[int] = []
     pages = []
     while address:
@@ -367,7 +383,7 @@ def test_agent_filters_tickets(newcomer: User) -> None:
         ({"tags": other_tag}, [second, first]),
         ({"status": "open", "priority": "high", "category": category, "tags": tag}, [first]),
         ({"status": "open", "priority": "low"}, []),
-        ({"status": "", "category": ""}, [second, first]),
+        ({"search": ""}, [second, first]),
     ]
     for params, ids in expected:
         assert newcomer.ids(**params) == ids, params

@@ -33,9 +33,15 @@ def assert_error(answer: httpx.Response, status: int, word: str) -> None:
         assert "x-ratelimit-limit" in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/tickets", f"/tickets/{NOBODY}", "/nothing"])
+@pytest.mark.parametrize("path", ["/tickets", f"/tickets/{NOBODY}"])
 def test_missing_token(desk: Desk, path: str) -> None:
     assert_error(httpx.get(f"{desk.url}{BASE}{path}"), 401, "missing_token")
+
+
+@pytest.mark.parametrize("path", ["/nothing", f"/tickets/{NOBODY}/nothing"])
+def test_where_there_is_nothing_nobody_is_asked_for_a_token(desk: Desk, path: str) -> None:
+    answer = httpx.get(f"{desk.url}{BASE}{path}")
+    assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
 
 
 def test_a_body_of_any_size_without_a_token_is_a_missing_token(desk: Desk) -> None:

@@ -308,8 +308,7 @@ def test_paths_that_are_not_there_yet_are_refused_in_the_contracts_envelope(
         "error": {"code": "NOT_FOUND", "message": "There is no such resource.", "details": {}},
     }
     assert "x-ratelimit-limit" in answer.headers
-    unknown = httpx.get(f"{desk.url}/support-desk/api/tickets")
-    assert (unknown.status_code, unknown.json()["error"]["code"]) == (401, "MISSING_TOKEN")
+    assert httpx.get(f"{desk.url}/support-desk/api/tickets").json() == answer.json()
 
 
 def test_its_pages_are_there(desk: Desk) -> None:

@@ -257,9 +257,20 @@ def test_whoever_shows_no_jwt_of_a_person_is_not_authenticated(desk: Desk, ticke
                 ("GET", f"/tickets/{ticket}/messages"),
                 ("POST", f"/tickets/{ticket}/messages"),
                 ("GET", "/categories"),
-                ("GET", "/nothing"),
+                ("DELETE", "/categories"),
             ):
                 assert_error(client.request(method, path), 401, "Not authenticated")
+            assert client.get("/nothing").json() == {"detail": "Resource not found"}
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/tickets", "GET, OPTIONS, POST"), ("/categories", "GET, OPTIONS")]
+)
+def test_options_of_a_path_are_all_its_methods(agent: Person, path: str, methods: str) -> None:
+    answer = agent.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+    refused = agent.delete(path)
+    assert (refused.status_code, set(refused.headers["allow"].split(", "))) == (405, set(methods.split(", ")))
 
 
 def test_session_that_ends_and_member_who_is_deactivated_are_out_at_once(

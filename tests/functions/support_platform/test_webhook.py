@@ -153,17 +153,13 @@ def test_account_of_another_organization_has_a_secret_and_tickets_of_its_own(
     desk: Desk, sender: Sender, external_id: str
 ) -> None:
     organization, account = desk.organization(), unique("account")
-    desk.sql(
-        """
-        with account as (
-            insert into public.channel_accounts (organization_id, channel, external_account_id)
-            values (%s, 'api', %s) returning organization_id, id
-        )
-        insert into private.channel_secrets (organization_id, channel_account_id, app_secret)
-        select organization_id, id, 'their secret' from account
-        """,
-        [organization, account],
-    )
+    with Person(desk, desk.member("admin", organization), base="/rest/v1") as admin:
+        admin.headers.update({"apikey": desk.publishable_key, "Prefer": "return=representation"})
+        (made,) = admin.post(
+            "/channel_accounts", json={"channel": "api", "external_account_id": account}
+        ).json()
+        secrets = {"id": made["id"], "app_secret": "their secret"}
+        assert admin.post("/rpc/set_channel_secrets", json=secrets).is_success
     with (
         Sender(desk, secret="their secret", account=account) as other,
         Person(desk, desk.member("agent", organization)) as agent,
