@@ -37,9 +37,12 @@ reset: $(VENV)/.runtime ## Delete the data folder: database, files, mail and sec
 	@data="$$($(BIN)/python -c 'from api.settings import Settings; print(Settings.load().data_dir)')" && \
 		if [ -L "$$data/postgres" ]; then rm -rf "$$(readlink "$$data/postgres")"; fi && rm -rf "$$data"
 
+# Tests wait for servers about as long as they compute.
+TESTERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores < 4 ? cores + 1 : 4 )))
+
 .PHONY: test
 test: $(VENV)/.dev node_modules/.dev $(VENV)/.node22 ## Run the tests; ARGS="-k name" picks some
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses $(TESTERS) --dist loadfile $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.dev node_modules/.dev ## Measure against PostgREST and pgbench, side by side

@@ -98,7 +98,7 @@ as $$
     from pg_catalog.pg_publication_tables as p
     join pg_catalog.pg_namespace as n on n.nspname = p.schemaname
     join pg_catalog.pg_class as c on c.relnamespace = n.oid and c.relname = p.tablename
-    where p.pubname = 'supabase_realtime' and p.schemaname = published_tables.schema_name
+    where p.pubname = 'supabase_realtime' and published_tables.schema_name in ('*', p.schemaname::text)
         and published_tables.table_name in ('*', p.tablename::text)
 $$;
 comment on function realtime_service.published_tables(text, text) is 'The tables that a subscription to a name, or to *, hears of.';
@@ -162,9 +162,9 @@ begin
     if not found then
         return format('%s.%s is not in the publication supabase_realtime', binding ->> 'schema', binding ->> 'table');
     end if;
-    if binding ->> 'table' = '*' then
+    if '*' in (binding ->> 'schema', binding ->> 'table') then
         if jsonb_array_length(binding -> 'conditions') > 0 or jsonb_typeof(binding -> 'select') = 'array' then
-            return 'a filter or a selection needs the name of a table';
+            return 'a filter or a selection needs the name of a table and of its schema';
         end if;
         return null;
     end if;
@@ -286,6 +286,34 @@ comment on function realtime_service.check_channel(jsonb, text, boolean, jsonb) 
 
 -- Changes of rows
 
+create function realtime_service.gone(relation regclass, keys text[], events jsonb) returns bigint[]
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_gone bigint[];
+begin
+    if keys is null then
+        return '{}';
+    end if;
+    execute format($statement$
+        select array_agg(_e.id)
+        from jsonb_to_recordset($1) as _e (id bigint, record jsonb)
+        cross join lateral jsonb_populate_record(null::%1$s, _e.record) as _r
+        where _e.record is not null and not exists (select from %1$s as _t where %2$s)
+        $statement$,
+        relation, (select string_agg(format('_t.%1$I = _r.%1$I', k), ' and ') from unnest(keys) as k))
+    into v_gone using events;
+    return coalesce(v_gone, '{}');
+exception
+    -- Of a table that the definer may not read, what is seen no more counts as hidden.
+    when insufficient_privilege then
+        return '{}';
+end
+$$;
+comment on function realtime_service.gone(regclass, text[], jsonb) is
+    'Those of events whose row is there no more. Definer: a row that is only hidden from the reader is another thing.';
+
 create function realtime_service.rendering(relation regclass, role name, wishes jsonb, out statement text, out wanted jsonb)
 language plpgsql stable
 set search_path = ''
@@ -308,7 +336,7 @@ begin
             coalesce(nullif(b.value -> 'select', 'null'), 'null') as selection
         from jsonb_array_elements(wishes) with ordinality as w
         cross join lateral jsonb_array_elements(w.value) as b
-        where b.value ->> 'schema' = v_table.nspname and b.value ->> 'table' in ('*', v_table.relname)
+        where b.value ->> 'schema' in ('*', v_table.nspname) and b.value ->> 'table' in ('*', v_table.relname)
     ), variants as (
         select s.selection, row_number() over () as variant from (select distinct b.selection from bindings as b) as s
     ), conditions as (
@@ -351,7 +379,7 @@ begin
     statement := format($statement$
         select _e.id, '{"ids":' || _m.ids || ',"data":' || _d.data::text, _m.wish
         from jsonb_to_recordset($1 -> 'events')
-            as _e (id bigint, operation text, record jsonb, old_record jsonb, at text)
+            as _e (id bigint, operation text, record jsonb, old_record jsonb, at text, is_kept boolean)
         cross join lateral (
             select (%1$s) as is_visible
             from jsonb_populate_record(null::%2$s, coalesce(_e.record, _e.old_record)) as %3$I
@@ -388,10 +416,12 @@ begin
                     where case when _o.was_hidden then $1 -> 'keys' else _s.names end ? _r.key
                         and not (_o.is_large and pg_column_size(_r.value) > 80))) end as data
         ) as _d
-        where _v.is_visible
+        where _v.is_visible and (not _e.is_kept or %7$s)
         $statement$,
         realtime_service.policy(relation, 'r', role, false), relation, v_table.relname, v_cases, v_table.nspname,
-        v_table.relname);
+        v_table.relname, case when v_keys <@ v_columns then format(
+            'exists (select from jsonb_populate_record(null::%1$s, _e.record) as _p join %1$s as _t on %2$s)', relation,
+            (select string_agg(format('_t.%1$I = _p.%1$I', k), ' and ') from unnest(v_keys) as k)) else 'true' end);
 end
 $$;
 comment on function realtime_service.rendering(regclass, name, jsonb) is
@@ -406,12 +436,23 @@ declare
     v_statements text[];
     v_arguments jsonb[];
 begin
-    select array_agg(r.statement), array_agg(r.wanted || jsonb_build_object('events', g.events))
+    -- What happened a while ago is told as it was, if it may be seen still: whoever comes back has the rights of now.
+    select array_agg(r.statement), array_agg(r.wanted || jsonb_build_object('events', case when g.past is null then g.events
+        else (
+            select jsonb_agg(case when (e.value ->> 'id')::bigint = any (n.gone) then e.value || '{"is_kept": false}'
+                else e.value end)
+            from realtime_service.gone(t.oid, realtime_service.key_columns(t.oid), g.past) as n (gone)
+            cross join jsonb_array_elements(g.events) as e
+        ) end))
     into v_statements, v_arguments
     from (
         select e.schema_name, e.table_name, jsonb_agg(jsonb_build_object('id', e.id, 'operation', e.operation,
-            'record', e.record, 'old_record', e.old_record, 'at', private.rfc3339(e.at))) as events
+                'record', e.record, 'old_record', e.old_record, 'at', private.rfc3339(e.at), 'is_kept', o.is_past)) as events,
+            jsonb_agg(jsonb_build_object('id', e.id, 'record', e.record)) filter (where o.is_past) as past
         from private.logged_rows(render_changes.events) as e
+        cross join lateral (
+            select e.operation <> 'DELETE' and e.at < now() - interval '1 second' as is_past
+        ) as o
         group by e.schema_name, e.table_name
     ) as g
     cross join lateral realtime_service.published_tables(g.schema_name, g.table_name) as t (oid)
@@ -714,14 +755,22 @@ as $$
 declare
     v_record constant jsonb := case when tg_op <> 'DELETE' then to_jsonb(new) end;
     v_old_record constant jsonb := case when tg_op <> 'INSERT' then to_jsonb(old) end;
-    v_organization_id constant text := coalesce(v_record, v_old_record) ->> 'organization_id';
+    v_organization_id text;
     v_table record;
 begin
-    -- A partition's change is told as its root's where that is what is published.
-    select n.nspname, c.relname into v_table
+    -- A partition's change is told as its root's where that is what is published. Whose row it is, an organization_id tells
+    -- where it is part of the key, as it is in the desk's own tables; of all others everybody's policies are asked.
+    select n.nspname, c.relname, exists (
+            select from pg_catalog.pg_index as i
+            join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+            where i.indrelid = tg_relid and i.indisprimary and a.attname = 'organization_id') as is_tenants
+    into v_table
     from pg_catalog.pg_class as c
     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     where c.oid = case when tg_nargs = 0 then tg_relid else pg_partition_root(tg_relid) end;
+    if v_table.is_tenants then
+        v_organization_id := coalesce(v_record, v_old_record) ->> 'organization_id';
+    end if;
     insert into private.events (organization_id, type, schema_name, table_name, operation, record, old_record)
     values (case when v_organization_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then v_organization_id::uuid end,
         v_table.relname || case tg_op when 'INSERT' then '.created' when 'UPDATE' then '.updated' else '.deleted' end,
@@ -733,6 +782,7 @@ comment on function realtime_service.tg__changes() is
     'Logs a change of a published table; with an argument, of a root of partitions. Definer: nobody writes the log directly.';
 grant usage, create on schema realtime_service to deskbase_definer;
 alter function realtime_service.tg__changes() owner to deskbase_definer;
+alter function realtime_service.gone(regclass, text[], jsonb) owner to deskbase_definer;
 
 create function realtime_service.follow_publication() returns void
 language plpgsql volatile security definer
@@ -821,6 +871,7 @@ grant execute on function
     realtime_service.published_tables(text, text), realtime_service.condition(regclass, jsonb),
     realtime_service.value(jsonb), realtime_service.fault_in(jsonb, name),
     realtime_service.check_channel(jsonb, text, boolean, jsonb),
+    realtime_service.gone(regclass, text[], jsonb),
     realtime_service.rendering(regclass, name, jsonb), realtime_service.render_changes(jsonb, jsonb, jsonb),
     realtime_service.publish(jsonb), realtime_service.presence_state(text, boolean),
     realtime_service.replay(text, bigint, integer), realtime_service.look(pg_snapshot, text[]),

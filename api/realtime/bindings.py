@@ -95,7 +95,8 @@ class Bindings:
     def wants(self, event: Event) -> bool:
         """Whether an event may be one of those asked for, before anybody looks at the row."""
         return any(
-            (event.schema, table, operation) in self._wanted
+            (schema, table, operation) in self._wanted
+            for schema in (event.schema, "*")
             for table in (event.table, "*")
             for operation in (event.operation, "*")
         )

@@ -4,17 +4,18 @@ In charge of who gets in and of letting go whoever sees the ticket no more; what
 contract's SQL says.
 """
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from api.errors import ApiError
+from api.errors import ApiError, SqlError, UnavailableError
 from api.event_log import Event
 from api.limits import Rule
 from api.services import Services
 from api.sockets import Handler, Socket
-from api.watches import Message, Outbox, Watch
+from api.watches import UNAVAILABLE, Message, Outbox, Watch
 
 PATH = r"/ws/tickets/(?P<ticket_id>[^/]+)/?"
 WATCH_TICKET = b"select support_platform.watch_ticket($1, $2)"
@@ -50,15 +51,32 @@ def ticket_socket(services: Services, rule: Rule) -> Handler:
             expires_at=credential.expires_at,
         )
         subscription = await services.relay.subscribe(watch, TicketOutbox())
+
+        async def look() -> None:
+            """See that whoever listens sees the ticket. Raises SqlError and UnavailableError."""
+            await services.db.rows(WATCH_TICKET, (subscription.claims, ticket_id))
+
+        async def look_again() -> None:
+            try:
+                await look()
+            except SqlError:
+                subscription.outbox.end(LOST_REASON)
+            except UnavailableError:
+                subscription.outbox.end(UNAVAILABLE)
+
+        looking: set[asyncio.Task[None]] = set()
+        subscription.on_renewal = lambda: looking.add(asyncio.create_task(look_again()))
         try:
             # After the beginning: who loses the ticket from here on is told so.
-            await services.db.rows(WATCH_TICKET, (permit.claims, ticket_id))
+            await look()
             await socket.stream(subscription)
             if subscription.reason == LOST_REASON:
-                await services.db.rows(WATCH_TICKET, (permit.claims, ticket_id))
+                await look()
                 raise ApiError(404, "not_found")
         finally:
             subscription.close()
+            for task in looking:
+                task.cancel()
 
     return handle
 

@@ -5417,26 +5417,32 @@ begin
     -- Much happens to a ticket that the contract does not show: a message makes a new version, a first reply opens it.
     select jsonb_agg(jsonb_build_object('id', e.id, 'table_name', e.table_name,
         'row_id', coalesce(e.record, e.old_record) -> 'id', 'record', e.record,
+        -- A customer hears of a message when it is theirs to read, be it later.
+        'is_new', e.operation = 'INSERT', 'is_public', e.operation = 'INSERT' and not (e.record -> 'is_internal')::boolean
+            or e.operation = 'UPDATE' and (e.old_record -> 'is_internal')::boolean and not (e.record -> 'is_internal')::boolean,
         'is_told', (e.record -> 'subject', e.record -> 'description', e.record -> 'category_id',
                 v_words -> 'status' -> (e.record ->> 'status'), v_words -> 'priority' -> (e.record ->> 'priority'))
             is distinct from (e.old_record -> 'subject', e.old_record -> 'description', e.old_record -> 'category_id',
                 v_words -> 'status' -> (e.old_record ->> 'status'), v_words -> 'priority' -> (e.old_record ->> 'priority'))))
     into v_changes
     from private.logged_rows(events) as e
-    where (e.table_name, e.operation) in (('tickets', 'UPDATE'), ('tickets', 'DELETE'), ('comments', 'INSERT'));
+    where (e.table_name, e.operation) in (
+        ('tickets', 'UPDATE'), ('tickets', 'DELETE'), ('comments', 'INSERT'), ('comments', 'UPDATE'));
     perform private.enter(claims);
     -- What may be read now is told as it was, so that who comes back hears the same; but as it is to whom it was not to be
-    -- read by then: what was internal may have been reworded for the customer.
+    -- read by then.
     return query
     select e.id, s.body
-    from jsonb_to_recordset(v_changes) as e (id bigint, table_name text, row_id uuid, record jsonb, is_told boolean)
+    from jsonb_to_recordset(v_changes) as e (
+        id bigint, table_name text, row_id uuid, record jsonb, is_told boolean, is_new boolean, is_public boolean)
     left join public.tickets as t on e.table_name = 'tickets' and t.id = e.row_id
     left join public.comments as c on e.table_name = 'comments' and c.id = e.row_id
+        and case when private.is_agent() then e.is_new else e.is_public end
     cross join lateral (select case
         when e.table_name = 'tickets' and t.id is null then '{"event":"ticket.lost"}'
         when c.id is not null then '{"event":"message.received","data":' || support_platform.message_json(case
             when private.is_agent()
-                or (e.record ->> 'ticket_contact_id')::uuid = private.contact_id() and not (e.record -> 'is_internal')::boolean
+                or (e.record ->> 'ticket_contact_id')::uuid = private.contact_id()
             then jsonb_populate_record(null::public.comments, e.record) else c end) || '}'
         when t.id is not null and e.is_told then '{"event":"ticket.updated","data":' || support_platform.ticket_json(case
             when private.is_agent() or (e.record ->> 'contact_id')::uuid = private.contact_id()

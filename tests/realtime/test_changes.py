@@ -57,6 +57,27 @@ async def test_one_frame_names_all_entries_that_it_is_for(
     assert [each.payload["ids"] for each in heard] == [[1, 2, 4], [1, 3, 4]]
 
 
+@pytest.mark.parametrize(
+    "entry", [{"event": "*", "schema": "*"}, {"event": "*", "schema": "*", "table": "*"}]
+)
+async def test_entry_may_ask_for_the_tables_of_all_schemas(
+    *, desk: Desk, line: Line, north: Organization, agent: Person, topic: str, entry: Json
+) -> None:
+    schema = unique("far").replace("-", "_")
+    desk.sql(f"create schema {schema}")
+    desk.sql(f"create table {schema}.notes (id bigint primary key)")
+    desk.sql(f"grant usage on schema {schema} to authenticated")
+    desk.sql(f"grant select on {schema}.notes to authenticated")
+    desk.sql(f"alter publication supabase_realtime add table {schema}.notes")
+    room = await line.join(topic, agent.token, changes=[entry])
+    north.ticket("a")
+    desk.sql(f"insert into {schema}.notes values (1)")
+    heard = await room.next("postgres_changes", 2)
+    tables = {(each.payload["data"]["schema"], each.payload["data"]["table"]) for each in heard}
+    assert tables == {("public", "tickets"), (schema, "notes")}
+    desk.sql(f"drop schema {schema} cascade")
+
+
 async def test_agent_picks_columns(line: Line, north: Organization, agent: Person, topic: str) -> None:
     room = await line.join(
         topic,
@@ -283,8 +304,9 @@ async def test_thousands_could_watch_a_ticket_each(
         {"event": "*", "schema": "private", "table": "events"},
         {"event": "*", "schema": "public", "filter": "id=eq.1"},
         {"event": "sometimes", "schema": "public", "table": "tickets"},
+        {"event": "*", "schema": "*", "table": "tickets", "filter": "status=eq.open"},
     ],
-    ids=range(10),
+    ids=range(11),
 )
 async def test_entry_that_cannot_be_served_is_an_error_of_the_channel_and_not_of_the_join(
     line: Line, agent: Person, topic: str, entry: Json
@@ -406,6 +428,40 @@ async def test_client_that_comes_back_is_told_what_it_missed_and_nothing_twice(
     await last.hears(lambda room: len(room.rows) == len(with_live) + 1)
 
 
+async def test_client_that_comes_back_is_told_nothing_that_was_hidden_from_it_meanwhile(
+    *, desk: Desk, open_line: Open, north: Organization, customer: Person, agent: Person, topic: str
+) -> None:
+    ticket = north.ticket("theirs", customer)
+    line = await open_line(2)
+    rooms = [
+        await line.join(f"{topic}-{number}", person.token, changes=[COMMENTS, TICKETS])
+        for number, person in enumerate((customer, agent))
+    ]
+    north.comment(ticket, "start")
+    starts = [(await room.next("postgres_changes"))[0].payload["data"]["position"] for room in rooms]
+    await line.close()
+    slip, kept, gone = (north.comment(ticket, text) for text in ("slip", "kept", "gone"))
+    desk.sql("update public.comments set is_internal = true where id = %s", [slip])
+    desk.sql("delete from public.comments where id = %s", [gone])
+    given = north.ticket("given away", customer)
+    desk.sql("update public.tickets set contact_id = null where id = %s", [given])
+    await asyncio.sleep(1.1)
+    line = await open_line(2)
+    theirs, ours = [
+        await line.join(f"{topic}-{number}", person.token, changes=[COMMENTS, TICKETS], since=start)
+        for number, (person, start) in enumerate(zip((customer, agent), starts, strict=True))
+    ]
+    north.comment(ticket, "end")
+    await theirs.hears(lambda room: "end" in room.says("body"))
+    await ours.hears(lambda room: "end" in room.says("body"))
+    told = [row.get("body") for row in theirs.rows if row.get("ticket_id")]
+    assert told[-4:] == ["kept", "gone", "gone", "end"]
+    assert "slip" not in theirs.says("body")
+    assert given not in theirs.says("id")
+    assert "slip" in ours.says("body")
+    assert kept in ours.says("id")
+
+
 @pytest.mark.parametrize("since", ["x", "é", "x" * 9000])
 async def test_position_that_is_gone_is_a_refusal(line: Line, agent: Person, topic: str, since: str) -> None:
     reason = await line.refused(
@@ -462,6 +518,23 @@ async def test_table_of_ones_own_is_told_under_its_own_policies(
     assert mine.says("id") == [1, 1]
     assert far.says("id") == [2]
     assert not visitor.rows
+    desk.sql(f"drop table public.{name}")
+
+
+async def test_row_that_names_an_organization_beside_its_key_is_told_as_its_policies_say(
+    desk: Desk, open_line: Open, north: Organization, agent: Person, stranger: Person
+) -> None:
+    name, topic = unique("news").replace("-", "_"), unique("room")
+    desk.sql(f"create table public.{name} (id bigint primary key, organization_id uuid)")
+    desk.sql(f"grant select on public.{name} to authenticated")
+    desk.sql(f"alter publication supabase_realtime add table public.{name}")
+    entry = {"event": "*", "schema": "public", "table": name}
+    everybody = [
+        await (await open_line(2)).join(topic, person.token, changes=[entry]) for person in (agent, stranger)
+    ]
+    desk.sql(f"insert into public.{name} values (1, %s)", [north.id])
+    for room in everybody:
+        await room.next("postgres_changes")
     desk.sql(f"drop table public.{name}")
 
 

@@ -595,6 +595,9 @@ def test_a_message_is_told_as_it_was_to_those_who_might_read_it_then(
     agent.rows("update public.comments set body = 'Sorry.', is_internal = false where id = %s", [note["id"]])
     now = {**note, "content": "Sorry.", "is_internal": False}
     assert helper.told(events) == [("message.received", reply), ("message.received", note)]
+    assert buyer.told(events) == [("message.received", reply)]
+    events = owner.value(LOGGED)
+    assert helper.told(events) == [("message.received", reply), ("message.received", note)]
     assert buyer.told(events) == [("message.received", reply), ("message.received", now)]
     agent.rows("update public.comments set is_internal = true where id = %s", [reply["id"]])
     assert buyer.told(events) == [("message.received", now)], "what was taken back is told no more"

@@ -102,6 +102,10 @@ def test_customer_hears_nothing_internal_and_nothing_of_other_tickets(
         assert [message["data"] for message in heard(ours, 2)] == [note, public]
         with pytest.raises(TimeoutError):
             theirs.recv(timeout=0.3)
+        desk.sql("update public.comments set is_internal = false where id = %s", [note["id"]])
+        assert heard(theirs)[0]["data"] == {**note, "is_internal": False}, "until it is theirs to read"
+        with pytest.raises(TimeoutError):
+            ours.recv(timeout=0.3)
 
 
 def test_listener_who_comes_back_gets_what_was_missed_once(
@@ -209,6 +213,17 @@ def test_whoever_is_out_is_let_go_within_a_second(
         else:
             desk.sql("update public.members set is_active = false where id = %s", [member.id])
         assert ending(socket, 2)[0] == 4401
+
+
+def test_agent_who_becomes_a_customer_is_let_go_within_a_second(
+    desk: Desk, organization: str, customer: Person, ticket: str
+) -> None:
+    member = desk.member("agent", organization)
+    with listening(desk, ticket, desk.jwt(member, session_id=desk.session(member))) as socket:
+        customer.says(ticket, "Anybody there?")
+        assert heard(socket)
+        desk.sql("update public.members set role = 'customer' where id = %s", [member.id])
+        assert ending(socket, 2) == (4403, "forbidden")
 
 
 def test_token_that_expires_ends_the_socket(desk: Desk, customer: Person, ticket: str) -> None:
