@@ -313,6 +313,9 @@ begin
     if v_name is null or length(v_name) > 200 then
         raise sqlstate 'PT400' using message = 'invalid_field', detail = 'name must have 1 to 200 characters.';
     end if;
+    if length(btrim(create_member.department)) > 200 then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'department must have at most 200 characters.';
+    end if;
     if create_member.role is null then
         raise sqlstate 'PT400' using message = 'invalid_field', detail = 'role is missing.';
     end if;
@@ -420,6 +423,9 @@ begin
     end if;
     if update_member.name is not null and length(btrim(update_member.name)) not between 1 and 200 then
         raise sqlstate 'PT400' using message = 'invalid_field', detail = 'name must have 1 to 200 characters.';
+    end if;
+    if length(btrim(update_member.department)) > 200 then
+        raise sqlstate 'PT400' using message = 'invalid_field', detail = 'department must have at most 200 characters.';
     end if;
     if v_member.user_id is null and update_member.is_active then
         raise sqlstate 'PT409' using message = 'conflict', detail = 'This account was deleted; add the person again.';

@@ -323,7 +323,7 @@ $$;
 comment on function helpdesk.moment(text) is 'A moment that can be stored and shown; null for any other.';
 
 create function helpdesk.find_references(
-    fields jsonb, for_assignment boolean, assigned_to uuid default null,
+    fields jsonb, for_assignment boolean, assigned_to bigint default null,
     out category_id uuid, out assignee_id uuid, out creator_id uuid, out tag_ids uuid[], out due_at timestamptz,
     out faults jsonb
 )
@@ -337,7 +337,7 @@ begin
     select c.id into category_id from public.categories as c where c.number = (fields ->> 'category')::bigint;
     select m.id into assignee_id from public.members as m
     where m.number = (fields ->> 'assigned_to')::bigint
-        and (not for_assignment or (m.is_active and m.role >= 'agent') or m.id = find_references.assigned_to);
+        and (not for_assignment or (m.is_active and m.role >= 'agent') or m.number = find_references.assigned_to);
     select m.id into creator_id from public.members as m where m.number = (fields ->> 'created_by')::bigint;
     tag_ids := array(select g.id from public.tags as g where g.number = any (v_tags));
     select jsonb_object_agg(f.name, f.sentences) into faults
@@ -365,7 +365,7 @@ begin
     end if;
 end
 $$;
-comment on function helpdesk.find_references(jsonb, boolean, uuid) is
+comment on function helpdesk.find_references(jsonb, boolean, bigint) is
     'The rows and the moment that fields or filters name, and per field what is wrong with them: not there, for the one who asks; for an assignment only active agents count, and whom the ticket is assigned to already.';
 
 create function helpdesk.refuse(faults jsonb) returns void
@@ -543,7 +543,8 @@ begin
         v_fields := '{"description": "", "priority": "medium"}' || case when private.is_agent()
             then '{"category": null, "assigned_to": null, "due_date": null, "tags": []}' else '{}' end::jsonb || fields;
     end if;
-    v_found := helpdesk.find_references(v_fields, true, v_was.assignee_id);
+    v_found := helpdesk.find_references(v_fields, true, (
+        select m.number from public.members as m where m.id = v_was.assignee_id));
     perform helpdesk.refuse(v_found.faults);
     v_new := jsonb_populate_record(v_was, (
         select jsonb_object_agg(c.name, c.value)
@@ -1073,7 +1074,7 @@ grant execute on function
     helpdesk.shown(public.members[]), helpdesk.ticket_json(public.tickets), helpdesk.comment_json(public.comments),
     helpdesk.order_by(text, jsonb),
     helpdesk.page_of(text, text, jsonb, text, jsonb, uuid[], text), helpdesk.own(),
-    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean, uuid),
+    helpdesk.moment(text), helpdesk.find_references(jsonb, boolean, bigint),
     helpdesk.refuse(jsonb), helpdesk.lock_ticket(bigint, bigint), helpdesk.write_ticket(bigint, jsonb, boolean, bigint),
     helpdesk.ticket_id(bigint), helpdesk.find_comment(bigint, bigint), helpdesk.refuse_row(text, bigint)
     to authenticated;
