@@ -6105,8 +6105,11 @@ begin
         case when query ? 'tags' then format(
             'r.id in (select k.ticket_id from public.ticket_tags as k where k.tag_id = %L)', v_found.tag_ids[1]) end,
         case when v_search is not null then 'r.id = any ($1)' end);
-    -- An agent's totals are kept, but for what only the tickets themselves tell.
-    if private.is_agent() and v_search is null and not query ?| array['created_by', 'tags']
+    -- A search finds what its reader may see. An agent's totals are kept, but for what only the tickets themselves tell.
+    if v_search is not null and not mine
+        and not query ?| array['status', 'priority', 'category', 'assigned_to', 'created_by', 'tags'] then
+        v_total := 'cardinality($1)';
+    elsif private.is_agent() and v_search is null and not query ?| array['created_by', 'tags']
         and not (mine and query ? 'assigned_to')
         and (v_found.category_id is not null or not query ? 'category')
         and (v_found.assignee_id is not null or not query ? 'assigned_to') then
