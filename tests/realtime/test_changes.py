@@ -492,70 +492,74 @@ async def test_what_was_missed_comes_before_what_happens_meanwhile(
 # Tables of somebody's own
 
 
+@contextlib.contextmanager
+def published(desk: Desk, columns: str) -> Iterator[str]:
+    """Publish a table that members may read, and drop it in the end."""
+    name = unique("notes").replace("-", "_")
+    desk.sql(f"create table public.{name} ({columns})")
+    desk.sql(f"grant select on public.{name} to authenticated, anon")
+    desk.sql(f"alter publication supabase_realtime add table public.{name}")
+    try:
+        yield name
+    finally:
+        desk.sql(f"drop table public.{name}")
+
+
 async def test_table_of_ones_own_is_told_under_its_own_policies(
     *, desk: Desk, open_line: Open, version: int, north: Organization, agent: Person, stranger: Person
 ) -> None:
-    name, topic = unique("notes").replace("-", "_"), unique("room")
-    desk.sql(f"create table public.{name} (id bigint primary key, owner uuid, text text)")
-    desk.sql(f"alter table public.{name} enable row level security")
-    desk.sql(f"grant select on public.{name} to authenticated, anon")
-    desk.sql(
-        f"create policy mine on public.{name} for select to authenticated using (owner = (select auth.uid()))"
-    )
-    desk.sql(f"alter publication supabase_realtime add table public.{name}")
-    changes = [{"event": "*", "schema": "public", "table": name}]
-    mine, far = [
-        await (await open_line(version)).join(topic, person.token, changes=changes)
-        for person in (agent, stranger)
-    ]
-    visitor = await (await open_line(version)).join(topic, changes=changes)
-    desk.sql(f"insert into public.{name} values (1, %s, 'a')", [agent.member.user_id])
-    desk.sql(f"insert into public.{name} values (2, %s, 'b')", [stranger.member.user_id])
-    desk.sql(f"delete from public.{name} where id = 1")
-    await mine.next("postgres_changes", 2)
-    await far.next("postgres_changes", 1)
-    await silence()
-    assert mine.says("id") == [1, 1]
-    assert far.says("id") == [2]
-    assert not visitor.rows
-    desk.sql(f"drop table public.{name}")
+    topic = unique("room")
+    with published(desk, "id bigint primary key, owner uuid, text text") as name:
+        desk.sql(f"alter table public.{name} enable row level security")
+        is_mine = "owner = (select auth.uid())"
+        desk.sql(f"create policy mine on public.{name} for select to authenticated using ({is_mine})")
+        changes = [{"event": "*", "schema": "public", "table": name}]
+        mine, far = [
+            await (await open_line(version)).join(topic, person.token, changes=changes)
+            for person in (agent, stranger)
+        ]
+        visitor = await (await open_line(version)).join(topic, changes=changes)
+        desk.sql(f"insert into public.{name} values (1, %s, 'a')", [agent.member.user_id])
+        desk.sql(f"insert into public.{name} values (2, %s, 'b')", [stranger.member.user_id])
+        desk.sql(f"delete from public.{name} where id = 1")
+        await mine.next("postgres_changes", 2)
+        await far.next("postgres_changes", 1)
+        await silence()
+        assert mine.says("id") == [1, 1]
+        assert far.says("id") == [2]
+        assert not visitor.rows
 
 
 async def test_row_that_names_an_organization_beside_its_key_is_told_as_its_policies_say(
     desk: Desk, open_line: Open, north: Organization, agent: Person, stranger: Person
 ) -> None:
-    name, topic = unique("news").replace("-", "_"), unique("room")
-    desk.sql(f"create table public.{name} (id bigint primary key, organization_id uuid)")
-    desk.sql(f"grant select on public.{name} to authenticated")
-    desk.sql(f"alter publication supabase_realtime add table public.{name}")
-    entry = {"event": "*", "schema": "public", "table": name}
-    everybody = [
-        await (await open_line(2)).join(topic, person.token, changes=[entry]) for person in (agent, stranger)
-    ]
-    desk.sql(f"insert into public.{name} values (1, %s)", [north.id])
-    for room in everybody:
-        await room.next("postgres_changes")
-    desk.sql(f"drop table public.{name}")
+    topic = unique("room")
+    with published(desk, "id bigint primary key, organization_id uuid") as name:
+        entry = {"event": "*", "schema": "public", "table": name}
+        everybody = [
+            await (await open_line(2)).join(topic, person.token, changes=[entry])
+            for person in (agent, stranger)
+        ]
+        desk.sql(f"insert into public.{name} values (1, %s)", [north.id])
+        for room in everybody:
+            await room.next("postgres_changes")
 
 
 async def test_entry_that_cannot_be_rendered_ends_its_own_channel_alone(
     desk: Desk, open_line: Open, version: int, north: Organization, agent: Person
 ) -> None:
     """The same audience, two wishes, of which one fails at each row."""
-    name, topic = unique("evil").replace("-", "_"), unique("room")
-    desk.sql(f"create table public.{name} (id bigint primary key, n integer)")
-    desk.sql(f"grant select on public.{name} to authenticated")
-    desk.sql(f"alter publication supabase_realtime add table public.{name}")
-    entry = {"event": "*", "schema": "public", "table": name}
-    line = await open_line(version)
-    good = await line.join(topic, agent.token, changes=[entry])
-    bad = await line.join(f"{topic}-2", agent.token, changes=[{**entry, "filter": "n=eq.1"}])
-    desk.sql(f"alter table public.{name} alter column n type text")
-    desk.sql(f"alter table public.{name} alter column n type integer[] using array[n::integer]")
-    desk.sql(f"insert into public.{name} values (1, '{{1}}')")
-    await good.next("postgres_changes")
-    assert good.says("id") == [1]
-    (error,) = await bad.next("phx_error")
-    assert error.ref == bad.join_ref
-    assert not bad.rows
-    desk.sql(f"drop table public.{name}")
+    topic = unique("room")
+    with published(desk, "id bigint primary key, n integer") as name:
+        entry = {"event": "*", "schema": "public", "table": name}
+        line = await open_line(version)
+        good = await line.join(topic, agent.token, changes=[entry])
+        bad = await line.join(f"{topic}-2", agent.token, changes=[{**entry, "filter": "n=eq.1"}])
+        desk.sql(f"alter table public.{name} alter column n type text")
+        desk.sql(f"alter table public.{name} alter column n type integer[] using array[n::integer]")
+        desk.sql(f"insert into public.{name} values (1, '{{1}}')")
+        await good.next("postgres_changes")
+        assert good.says("id") == [1]
+        (error,) = await bad.next("phx_error")
+        assert error.ref == bad.join_ref
+        assert not bad.rows
